@@ -125,6 +125,17 @@ class Batch(NamedTuple):
     y: Array
 
 
+class Stream(NamedTuple):
+    """Batches as a pure function of (key, step). The carry is what one step may hand to the next to save work.
+
+    start(key, step) -> carry                    for any step: where a run is resumed does not show in its batches
+    take(carry, key, step) -> (batch, carry)     the batch of `step` (on this device, its rows of the global batch)
+    """
+
+    start: Callable[[Key, Array], PyTree]
+    take: Callable[[PyTree, Key, Array], tuple[PyTree, PyTree]]
+
+
 class Loss(Protocol):
     """Everything that trains. Returns the scalar to minimise (a mean over the batch) and `Aux`."""
 
@@ -163,7 +174,10 @@ class Certifier(Protocol):
 
 
 class TrainState(NamedTuple):
-    """All that training carries: arrays only, so a checkpoint is this one pytree. `key` is raw key data."""
+    """All that training carries: arrays only, so a checkpoint is this one pytree.
+
+    `key` is raw key data (uint32); `ema` is {} or averaged {"params", "state"}.
+    """
 
     step: Array
     params: PyTree
@@ -193,6 +207,14 @@ def example_keys(key: Key, num: int) -> Key:
     if (shard := _axis_index()) is not None:
         index = index + shard * num
     return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def local_rows(rows: Array) -> Array:
+    """This device's share of the rows of a global batch where the data axis is mapped; all rows under `jit`."""
+    if (shard := _axis_index()) is None:
+        return rows
+    size = rows.shape[0] // jax.lax.axis_size(DATA_AXIS)
+    return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)
 
 
 def mean_over_devices(tree: PyTree) -> PyTree:

@@ -1,0 +1,87 @@
+"""One global-batch step, run by `jit` with shardings (the default), by `shard_map` or by `pmap`: same numbers.
+
+A step is written once, for the global batch. It takes its rows with `core.local_rows` and averages with
+`core.mean_over_devices`, which do nothing unless a data axis is mapped; a `Backend` decides whether one is.
+"""
+
+import functools
+from typing import Callable, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from robustgen.core import DATA_AXIS, PyTree, local_rows
+from robustgen.knobs import Count, KnobError, checked
+
+
+class Backend(NamedTuple):
+    """How a step of the form `(carry, data) -> (carry, out)` runs on `num_devices` devices.
+
+    compile(step)    the compiled step; its first argument is donated: use only what it returns
+    spread(rows)     called inside the step on the rows of a global batch (indices, say): this device's share
+    place(tree)      host arrays as the compiled step wants them: a copy on every device
+    """
+
+    num_devices: int
+    compile: Callable[[Callable], Callable]
+    spread: Callable[[jax.Array], jax.Array]
+    place: Callable[[PyTree], PyTree]
+
+
+@checked
+def jit(*, num_devices: Count | None = None) -> Backend:
+    """`jax.jit` over a mesh: the compiler spreads the work along the batch. Batch norm is over the global batch."""
+    mesh = _mesh(num_devices)
+    rows, everywhere = NamedSharding(mesh, PartitionSpec(DATA_AXIS)), NamedSharding(mesh, PartitionSpec())
+    return Backend(
+        num_devices=mesh.size,
+        compile=lambda step: jax.jit(step, donate_argnums=0, out_shardings=everywhere),
+        spread=lambda x: jax.lax.with_sharding_constraint(x, rows),
+        place=lambda tree: _place(tree, everywhere),
+    )
+
+
+@checked
+def shard_map(*, num_devices: Count | None = None) -> Backend:
+    """`jax.shard_map`: every device runs the step on its rows, gradients are averaged explicitly."""
+    mesh = _mesh(num_devices)
+    everywhere = PartitionSpec()
+
+    def compile(step: Callable) -> Callable:
+        # check_vma=False: no implicit psum of gradients of replicated parameters; the step's own mean is the only one
+        mapped = jax.shard_map(
+            step, mesh=mesh, in_specs=(everywhere, everywhere), out_specs=everywhere, check_vma=False
+        )
+        return jax.jit(mapped, donate_argnums=0)
+
+    return Backend(mesh.size, compile, local_rows, lambda tree: _place(tree, NamedSharding(mesh, everywhere)))
+
+
+@checked
+def pmap(*, num_devices: Count | None = None) -> Backend:
+    """`jax.pmap`, which jax keeps for old code: the same as `shard_map`, on this process's devices."""
+    devices = _devices(num_devices)
+
+    def compile(step: Callable) -> Callable:
+        return jax.pmap(step, axis_name=DATA_AXIS, in_axes=(None, None), out_axes=None, devices=devices)
+
+    return Backend(len(devices), compile, local_rows, lambda tree: tree)
+
+
+def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Numpy first: with several processes, `device_put` of a process-local jax array to a global mesh is refused."""
+    return jax.device_put(jax.tree.map(np.asarray, tree), sharding)
+
+
+def _mesh(num_devices: int | None) -> Mesh:
+    devices = _devices(num_devices)
+    # Explicit axes (jax's default since 0.9) refuse the gather of a cross-entropy's backward pass
+    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def _devices(num_devices: int | None) -> list:
+    devices = jax.devices()
+    if num_devices is not None and num_devices > len(devices):
+        raise KnobError("num_devices", f"must be at most {len(devices)}, the devices of this machine; got {num_devices}")
+    return devices[:num_devices]
