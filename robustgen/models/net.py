@@ -1,0 +1,15 @@
+"""From a Linen module to the `core.Net` that everything else works with."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from robustgen.core import Key, Net
+
+
+def init(module: nn.Module, shape: tuple[int, ...], key: Key) -> Net:
+    """A net with fresh parameters, for inputs of `shape` (one example's, without the batch axis).
+
+    Every collection but `params` (batch statistics) becomes `Net.state`.
+    """
+    variables = dict(module.init(key, jnp.zeros((1, *shape)), train=False))
+    return Net(params=variables.pop("params"), state=variables, apply_fn=module.apply)
