@@ -1,8 +1,8 @@
-"""Batches from a data set that lives on the device: which examples step `step` sees is a pure function of (key, step).
+"""Batches from a data set that lives on the device: what step `step` sees is a pure function of (key, step).
 
-Every epoch has its own permutation of all examples, drawn from `fold_in(key, epoch)`, cut into batches; the last, partial
-batch is dropped, and what it held comes earlier in another epoch. So a resumed run, or one cut into other chunks,
-sees the same batches as one that was never interrupted.
+Every epoch has its own permutation of all examples, drawn from (key, epoch) and cut into batches; the last, partial
+batch is dropped, other examples each time. So a resumed run, or one cut into other chunks, sees the same batches as one
+that was never interrupted.
 
 `batch_indices` is that definition. It sorts all N examples, so a loop carries an `Order` instead:
 
@@ -20,6 +20,9 @@ import jax.numpy as jnp
 from robustgen.core import Array, Batch, Key
 from robustgen.data.source import Split
 from robustgen.knobs import Count, KnobError, checked
+
+
+_ORDER = 0  # folded into the key first, so that other draws from the same key (augmentation: 1) share no number
 
 
 class Order(NamedTuple):
@@ -77,4 +80,5 @@ def _epoch(step: Array | int, num_examples: int, batch_size: int) -> Array:
 
 
 def _draw(key: Key, epoch: Array, num_examples: int) -> Order:
-    return Order(epoch, jax.random.permutation(jax.random.fold_in(key, epoch), jnp.arange(num_examples, dtype=jnp.int32)))
+    epoch_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
+    return Order(epoch, jax.random.permutation(epoch_key, jnp.arange(num_examples, dtype=jnp.int32)))
