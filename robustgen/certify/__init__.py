@@ -1,0 +1,8 @@
+"""Bounds that hold over a whole set of inputs, for any JAX function."""
+
+from robustgen.certify.ibp import bound as bound
+from robustgen.certify.ibp import ibp as ibp
+from robustgen.certify.ibp import margin_lower as margin_lower
+from robustgen.certify.ibp import margins_lower as margins_lower
+from robustgen.certify.interpreter import UnknownPrimitive as UnknownPrimitive
+from robustgen.certify.rules import RULES as RULES

@@ -1,0 +1,232 @@
+"""Any JAX function as a flat list of primitive equations, and its evaluation under rules of one's own.
+
+This is the one place of robustgen that reads JAX's intermediate representation (jax 0.10 to 0.12):
+
+    program = trace(fn, x)                                     what fn does to x, calls inlined, loops unrolled
+    evaluate(program, {program.input: value}, slots, rules)    values may be arrays, intervals, ...
+
+Rules are looked up by primitive name in a plain mapping, so a new one is `{**RULES, "name": rule}` and no registry.
+Whatever does not depend on the perturbed input is computed exactly, by the primitive itself.
+"""
+
+from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from robustgen.core import Array, Interval
+
+Slot = int
+
+
+class Equation(NamedTuple):
+    """One primitive. `apply(*arrays) -> list of arrays` computes it exactly; slots tell where values lie."""
+
+    name: str
+    params: Mapping[str, Any]
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    apply: Callable[..., list[Array]]
+
+
+class Program(NamedTuple):
+    """A traced function of one array: equations in order of execution, over numbered slots.
+
+    `perturbed` are the slots that depend on the input; `shapes` tells the shape and dtype of each slot.
+    """
+
+    input: Slot
+    output: Slot
+    constants: Mapping[Slot, Array]
+    equations: tuple[Equation, ...]
+    perturbed: frozenset[Slot]
+    shapes: Sequence[jax.ShapeDtypeStruct]
+
+
+Rule = Callable[..., Any]
+"""`rule(equation, *operands) -> value`, or a list of values where the primitive has several outputs. An operand is an
+array where it is exact, and an `Interval` (or whatever the rules work with) where it depends on the input."""
+
+
+class UnknownPrimitive(LookupError):
+    """A primitive of the traced function has no rule, or is used in a way that its rule does not cover."""
+
+    def __init__(self, name: str, reason: str = "has no rule"):
+        super().__init__(f"primitive {name!r} {reason}; add one with rules={{**robustgen.certify.RULES, {name!r}: rule}}")
+        self.name = name
+
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def trace(fn: Callable[[Array], Array], x: Array, whole: Iterable[tuple[str, Callable]] = ()) -> Program:
+    """The program of `fn` at the shape and dtype of `x` (an array or a `ShapeDtypeStruct`).
+
+    Matrix products and convolutions of perturbed values are traced at the highest precision, so that TF32 and bfloat16
+    passes never enter a bound. A call that is, equation for equation, one of the functions in `whole` is kept as a
+    single equation of that name. Raises `TypeError` unless `fn` returns one array.
+    """
+    with jax.default_matmul_precision("highest"):
+        jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(x)
+    if not isinstance(shape, jax.ShapeDtypeStruct):
+        raise TypeError(f"the bounded function must return one array; it returned {jax.tree.structure(shape)}")
+    builder = _Builder(tuple(whole))
+    start = builder.slot(x, perturbed=True)
+    (output,) = builder.inline(jaxpr, [start])
+    return Program(
+        start, output, builder.constants, tuple(builder.equations), frozenset(builder.perturbed), builder.shapes
+    )
+
+
+def evaluate(
+    program: Program, known: Mapping[Slot, Any], wanted: Sequence[Slot], rules: Mapping[str, Rule] | None = None
+) -> list[Any]:
+    """The values of the `wanted` slots, given those of `known` ones. Equations they do not need are skipped.
+
+    Where all operands of an equation are arrays it is computed exactly; elsewhere by its rule. Raises
+    `UnknownPrimitive` where `rules` has none.
+    """
+    values = {**program.constants, **known}
+    for equation in needed(program, known, wanted):
+        operands = [values[slot] for slot in equation.inputs]
+        if not any(isinstance(operand, Interval) for operand in operands):
+            results = equation.apply(*operands)
+        elif rules is None or equation.name not in rules:
+            raise UnknownPrimitive(equation.name)
+        else:
+            results = rules[equation.name](equation, *operands)
+        values.update(zip(equation.outputs, results if isinstance(results, list) else [results], strict=True))
+    return [values[slot] for slot in wanted]
+
+
+def needed(program: Program, known: Iterable[Slot], wanted: Iterable[Slot]) -> list[Equation]:
+    """The equations between `known` slots and `wanted` ones, in order."""
+    known, missing, kept = set(known), set(wanted), []
+    for equation in reversed(program.equations):
+        if missing.difference(known).intersection(equation.outputs):
+            missing.update(equation.inputs)
+            kept.append(equation)
+    return kept[::-1]
+
+
+class _Builder:
+    """Collects the equations of a program while its jaxpr is walked."""
+
+    def __init__(self, whole: tuple[tuple[str, Callable], ...]):
+        self.whole, self.equations, self.constants = whole, [], {}
+        self.perturbed: set[Slot] = set()
+        self.shapes: list[jax.ShapeDtypeStruct] = []
+
+    def slot(self, aval, perturbed: bool) -> Slot:
+        self.shapes.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        if perturbed:
+            self.perturbed.add(len(self.shapes) - 1)
+        return len(self.shapes) - 1
+
+    def constant(self, value) -> Slot:
+        slot = self.slot(jax.typeof(value), perturbed=False)
+        self.constants[slot] = value
+        return slot
+
+    def inline(self, jaxpr, args: Sequence[Slot]) -> list[Slot]:
+        """Adds the equations of a jaxpr (closed or open, whatever this jax calls it); returns its outputs' slots."""
+        inner, consts = getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
+        slots = dict(zip(inner.constvars, map(self.constant, consts), strict=True))
+        slots.update(zip(inner.invars, args, strict=True))
+
+        def read(atom) -> Slot:
+            return self.constant(atom.val) if hasattr(atom, "val") else slots[atom]
+
+        for eqn in inner.eqns:
+            outputs = self.add(eqn, [read(atom) for atom in eqn.invars])
+            slots.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(atom) for atom in inner.outvars]
+
+    def add(self, eqn, args: list[Slot]) -> list[Slot]:
+        name = eqn.primitive.name
+        if not self.perturbed.intersection(args):
+            return self.record(name, eqn, args)
+        if name in _CALLS:
+            known = _recognised(eqn, self.whole)
+            return self.record(known, eqn, args) if known else self.inline(_body(eqn), args)
+        if name == "scan":
+            return self.unroll(eqn, args)
+        if name == "cond":
+            branches = [self.inline(branch, args[1:]) for branch in eqn.params["branches"]]
+            return [self.call(_choose, args[0], *cases) for cases in zip(*branches, strict=True)]
+        return self.record(name, eqn, args)
+
+    def record(self, name: str, eqn, args: list[Slot]) -> list[Slot]:
+        perturbed = bool(self.perturbed.intersection(args))
+        params = dict(eqn.params)
+        if perturbed and name in _PRODUCTS:
+            params["precision"] = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+        outputs = [self.slot(var.aval, perturbed) for var in eqn.outvars]
+        self.equations.append(Equation(name, params, tuple(args), tuple(outputs), _apply(eqn.primitive, params)))
+        return outputs
+
+    def call(self, fn: Callable, *args: Slot) -> Slot:
+        """Adds what a function of one result does to the values in `args`; returns its slot."""
+        return self.inline(jax.make_jaxpr(fn)(*(self.shapes[slot] for slot in args)), args)[0]
+
+    def unroll(self, eqn, args: list[Slot]) -> list[Slot]:
+        """Adds every step of a scan, so that loop counters and unperturbed carries stay exact."""
+        body, length = eqn.params["jaxpr"], eqn.params["length"]
+        inner = getattr(body, "jaxpr", body)
+        # counted by rank, since the parameters that hold these numbers differ between versions of jax
+        num_xs = sum(self.shapes[a].ndim != v.aval.ndim for a, v in zip(args, inner.invars, strict=True))
+        num_ys = sum(o.aval.ndim != v.aval.ndim for o, v in zip(eqn.outvars, inner.outvars, strict=True))
+        num_carry = len(eqn.outvars) - num_ys
+        fixed, xs = args[: len(args) - num_xs], args[len(args) - num_xs :]
+        consts, carry = fixed[: len(fixed) - num_carry], fixed[len(fixed) - num_carry :]
+        steps = []
+        for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
+            rows = [self.call(lambda a, i=i: jax.lax.index_in_dim(a, i, keepdims=False), x) for x in xs]
+            outputs = self.inline(body, [*consts, *carry, *rows])
+            carry, ys = outputs[:num_carry], outputs[num_carry:]
+            steps.append(ys)
+        ordered = zip(*(steps[::-1] if eqn.params["reverse"] else steps), strict=True)
+        return [*carry, *(self.call(lambda *rows: jnp.stack(rows), *column) for column in ordered)]
+
+
+def _choose(index: Array, *cases: Array) -> Array:
+    """What `lax.cond` does with its branches' results: an index outside their range takes the nearest."""
+    result = cases[0]
+    for i, case in enumerate(cases[1:], 1):
+        result = jnp.where(index >= i, case, result)
+    return result
+
+
+def _body(eqn):
+    return next(eqn.params[key] for key in _BODIES if key in eqn.params)
+
+
+def _apply(primitive, params: Mapping[str, Any]) -> Callable[..., list[Array]]:
+    def apply(*args: Array) -> list[Array]:
+        results = primitive.bind(*args, **primitive.get_bind_params(dict(params)))
+        return list(results) if primitive.multiple_results else [results]
+
+    return apply
+
+
+def _recognised(eqn, whole: tuple[tuple[str, Callable], ...]) -> str | None:
+    """The name in `whole` whose function has exactly the body of this call, traced at the same types.
+
+    A name alone would let any function called `silu` pass for silu; equal equations without hidden constants cannot.
+    """
+    if not getattr(_body(eqn), "consts", ()):
+        for name, fn in whole:
+            if eqn.params.get("name") == name and _same_body(eqn, fn):
+                return name
+    return None
+
+
+def _same_body(eqn, fn: Callable) -> bool:
+    try:
+        reference = jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in eqn.invars))
+    except TypeError:  # another number of arguments
+        return False
+    calls = getattr(reference, "jaxpr", reference).eqns
+    return len(calls) == 1 and calls[0].primitive.name in _CALLS and str(_body(calls[0])) == str(_body(eqn))
