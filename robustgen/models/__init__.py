@@ -3,5 +3,11 @@
 All take x in [0, 1], [B, H, W, C] float32, normalise it themselves, and return logits [B, num_classes] in float32.
 """
 
+from robustgen.models.cnn import small_cnn as small_cnn  # TRADES' SmallCNN: four convolutions, for MNIST
+from robustgen.models.cnn import wong_cnn as wong_cnn  # Wong & Kolter's conv16-conv32-fc100, for MNIST
 from robustgen.models.mlp import mlp as mlp  # dense layers of given widths
 from robustgen.models.net import init as init  # module -> Net with fresh parameters
+from robustgen.models.preact_resnet import preact_resnet18 as preact_resnet18  # PreAct ResNet-18, for CIFAR
+from robustgen.models.preact_resnet import wide_resnet as wide_resnet  # WRN-depth-width, for CIFAR
+from robustgen.models.resnet import resnet8 as resnet8  # three blocks, for the CPU
+from robustgen.models.resnet import resnet18 as resnet18  # ResNet-18 with the CIFAR stem
