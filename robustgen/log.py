@@ -14,7 +14,7 @@ import pathlib
 import shutil
 import sys
 import time
-from typing import Any, Iterator, Protocol, TextIO
+from typing import Any, Callable, Iterator, Protocol, TextIO
 
 import numpy as np
 
@@ -81,31 +81,35 @@ class MetricsLog:
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = open(self.path, "ab", buffering=0)
-        self._step = -1
+        self.truncate_after(math.inf)
 
     def write(self, step: int, row: dict[str, Any]) -> None:
         """Appends a row of numbers, strings, arrays or nested dicts. float32 is written as its exact float64 value.
 
-        nan and infinities become "nan", "inf" and "-inf", as JSON has none. Raises ValueError if `step` goes back.
+        nan and infinities become "nan", "inf" and "-inf", as JSON has none. Raises ValueError if `step` goes back, and
+        OSError on a full disk, with the file as it was.
         """
         if step < self._step:
             raise ValueError(f"{self.path}: step {step} comes after step {self._step}; truncate_after({step}) first")
-        self._step = int(step)
-        line = json.dumps({"step": self._step, **_plain(row)}, allow_nan=False).encode() + b"\n"
-        if (written := self._stream.write(line)) != len(line):  # a full disk may take half a line
-            raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written")
+        line = json.dumps({"step": int(step), **_plain(row)}, allow_nan=False).encode() + b"\n"
+        if (written := self._stream.write(line)) != len(line):  # a full disk may take part of a line
+            self._stream.truncate(self._size)
+            raise OSError(f"{self.path}: only {written} of the {len(line)} bytes of a row could be written")
+        self._step, self._size = int(step), self._size + len(line)
 
     def flush(self) -> None:
         """Waits until every row is on the disk."""
         os.fsync(self._stream.fileno())
 
-    def truncate_after(self, step: int) -> None:
+    def truncate_after(self, step: float) -> None:
         """Drops the rows later than `step` and a torn last line; -1 empties the file. Raises LogError on damage."""
-        size = next((start for start, row in _parsed(self.path) if row is None or row["step"] > step), None)
-        if size is not None:
-            self._stream.truncate(size)
-            self.flush()
-        self._step = int(step)
+        self._step, self._size = -1, 0
+        for row, end in _parsed(self.path):
+            if row is None or row["step"] > step:
+                break
+            self._step, self._size = row["step"], end
+        self._stream.truncate(self._size)
+        self.flush()
 
     def close(self) -> None:
         """Flushes and closes the file."""
@@ -115,19 +119,18 @@ class MetricsLog:
 
 def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file, nan and infinities as floats; a torn last line is left out. Raises LogError."""
-    return (_numbers(row) for _, row in _parsed(path) if row is not None)
+    return (_numbers(row) for row, _ in _parsed(path) if row is not None)
 
 
-def _parsed(path: str | os.PathLike) -> Iterator[tuple[int, dict | None]]:
-    """Offset and row of each line; the row of a line that was cut short at the end of the file is None."""
-    start = 0
+def _parsed(path: str | os.PathLike) -> Iterator[tuple[dict | None, int]]:
+    """Each line's row, and the offset of its end; the row of a line that the end of the file cuts short is None."""
+    end = 0
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
-            row = _row(line)
+            row, end = _row(line), end + len(line)
             if row is None and line.endswith(b"\n"):
                 raise LogError(f"{path}: line {number} is damaged: {line[:60]!r}")
-            yield start, row
-            start += len(line)
+            yield row, end
 
 
 def _row(line: bytes) -> dict | None:
@@ -168,8 +171,15 @@ class Progress:
     first update, which has the compilation in it.
     """
 
-    def __init__(self, total: int, *, start: int = 0, label: str = "step", stream: TextIO | None = None,
-                 clock=time.monotonic):
+    def __init__(
+        self,
+        total: int,
+        *,
+        start: int = 0,
+        label: str = "step",
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._total, self._label, self._clock = total, label, clock
         self._stream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()

@@ -1,17 +1,22 @@
-"""Hash manifests: one file that says what a folder holds, so that damage to any byte of it is found.
+"""Folders that are whole or told from those that are not, whatever kills the process or flips a bit.
 
-`MANIFEST` has two parts: a line with the SHA-256 of the rest, and JSON with the caller's entries and, under "files", the
-size and SHA-256 of every other file. It tells damage (flipped bits, truncation, missing, added or swapped files), not
-forgery: whoever can write the folder can write a fitting manifest.
+`write` puts `MANIFEST` into a folder: a line with the SHA-256 of the rest, and JSON with the caller's entries and,
+under "files", the size and SHA-256 of every other file. `damage` compares. It tells flipped bits, truncation, missing, added
+and swapped files, not forgery: whoever can write the folder can write a fitting manifest.
+
+A folder is filled under a `hidden` name, and `publish`ed by one rename; `remove` takes it away by one rename; `tidy`
+clears what a process left that was killed in between.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+import shutil
 
 MANIFEST = "MANIFEST"
 FORMAT = 1
+_SAVING, _REMOVED, _REPLACED = ".saving-", ".removed-", ".replaced-"
 
 
 def write(folder: pathlib.Path, entries: dict) -> None:
@@ -56,6 +61,42 @@ def damage(folder: pathlib.Path) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     return None
+
+
+def hidden(folder: pathlib.Path, name: str | int) -> pathlib.Path:
+    """Where to fill what will be `folder / name`."""
+    return folder / f"{_SAVING}{name}"
+
+
+def publish(filled: pathlib.Path, path: pathlib.Path) -> None:
+    """Renames `filled` to `path`, in place of what is there. Raises OSError."""
+    replaced = path.with_name(f"{_REPLACED}{path.name}")
+    if path.exists():
+        path.rename(replaced)
+    filled.rename(path)
+    flush(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Deletes a folder, never leaving half of it under its name. Raises OSError."""
+    shutil.rmtree(path.rename(path.with_name(f"{_REMOVED}{path.name}")), ignore_errors=True)
+
+
+def published(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """What is in `folder` by name, hidden things left out; what a killed `publish` was replacing is still there."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    found = {name.removeprefix(_REPLACED): folder / name for name in names if name.startswith(_REPLACED)}
+    return found | {name: folder / name for name in names if not name.startswith(".")}
+
+
+def tidy(folder: pathlib.Path) -> None:
+    """Deletes what a killed process left; what it was about to replace goes back to its place. Raises OSError."""
+    for path in folder.glob(".*-*"):
+        if path.name.startswith(_REPLACED) and not (place := folder / path.name.removeprefix(_REPLACED)).exists():
+            path.rename(place)
+        elif path.name.startswith((_SAVING, _REMOVED, _REPLACED)):
+            shutil.rmtree(path)
 
 
 def flush(path: str | os.PathLike) -> None:
