@@ -95,7 +95,7 @@ def _refusal(annotation: Any, value: Any) -> str | None:
     if origin is Annotated:
         return _refusal(args[0], value) or _out_of_range(value, [a for a in args[1:] if isinstance(a, Range)])
     if origin in (typing.Union, types.UnionType):
-        refusals = [_refusal(a, value) for a in args]
+        refusals = [_refusal(a, value) for a in _alternatives(args, value)]
         return None if None in refusals else refusals[0]
     if origin is typing.Literal:
         return None if value in args else f"must be one of {', '.join(map(repr, args))}; got {value!r}"
@@ -105,6 +105,17 @@ def _refusal(annotation: Any, value: Any) -> str | None:
         accepts, words = _ACCEPTS[annotation]
         return None if accepts(value) else f"must be {words}; got {value!r}"
     return None
+
+
+def _alternatives(union: tuple, value: Any) -> list:
+    """The members of a union that `value` is held against: in `Positive | Schedule`, a number is no schedule."""
+    data = [a for a in union if _describes_data(a)]
+    return data if data and isinstance(value, (numbers.Number, str, np.ndarray, jax.Array)) else list(union)
+
+
+def _describes_data(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return origin in (Annotated, typing.Literal, tuple, float, int, bool, str)
 
 
 def _tuple_refusal(args: tuple, value: Any) -> str | None:
