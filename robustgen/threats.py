@@ -20,9 +20,9 @@ Clip = tuple[Annotated[float, Range(-np.inf)], Annotated[float, Range(-np.inf)]]
 @checked
 def linf(eps: NonNegative, clip: Clip | None = (0.0, 1.0)) -> Threat:
     """{x': |x' - x| <= eps in every coordinate, clip[0] <= x' <= clip[1]}; `clip=None` for unbounded inputs."""
-    radius = _round_down(eps)
 
     def bounds(x: Array) -> tuple[Array, Array]:
+        radius = round_down(eps, x.dtype)
         lower = jnp.minimum(jnp.nextafter(x - radius, jnp.inf), x)
         upper = jnp.maximum(jnp.nextafter(x + radius, -jnp.inf), x)
         return _clip(lower, clip), _clip(upper, clip)
@@ -55,26 +55,28 @@ def l2(eps: NonNegative, clip: Clip | None = (0.0, 1.0)) -> Threat:
     `project` is the exact Euclidean projection onto the intersection of ball and box. `support` is exact without
     `clip`; with it, the smaller of the ball's and the box's (an upper bound).
     """
-    radius = _round_down(eps)
 
     def bounds(x: Array) -> tuple[Array, Array]:
+        radius = round_down(eps, x.dtype)
         return _clip(jnp.minimum(x - radius, x), clip), _clip(jnp.maximum(x + radius, x), clip)
 
     def project(x: Array, x_adv: Array) -> Array:
         low, high = (_clip(jnp.full_like(x, end), clip) for end in (-jnp.inf, jnp.inf))
-        shift = _cap_norm(x_adv - x, low - x, high - x, radius * _norm_slack(x))
+        wanted = x_adv - x
+        shift = _cap_norm(wanted, low - x, high - x, round_down(eps, x.dtype) * _norm_slack(x))
         moved = _clip(x + shift, clip)
-        return jnp.where(moved == x, x, jnp.nextafter(moved, x))  # the sum may round outward, never by more than this
+        inward = jnp.where(moved == x, x, jnp.nextafter(moved, x))  # the sum rounds outward by less than this
+        return jnp.where(shift == wanted, _clip(x_adv, clip), inward)
 
     def sample(x: Array, keys: Key) -> Array:
         direction = jax.vmap(lambda key, row: jax.random.normal(key, row.shape, row.dtype))(keys, x)
         size = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (), x.dtype))(keys)
-        radii = radius * size ** (1.0 / x[0].size)  # uniform in the ball
+        radii = round_down(eps, x.dtype) * size ** (1.0 / x[0].size)  # uniform in the ball
         return project(x, x + _unit(direction) * _per_example(radii, x))
 
     def support(A: Array, x: Array) -> Array:
         axes = tuple(range(A.ndim - x.ndim + 1, A.ndim))
-        ball = jnp.sum(A * x, axes) + radius * jnp.sqrt(jnp.sum(A * A, axes))
+        ball = jnp.sum(A * x, axes) + round_down(eps, x.dtype) * jnp.sqrt(jnp.sum(A * A, axes))
         return ball if clip is None else jnp.minimum(ball, _box_support(A, *bounds(x)))
 
     return Threat(sample, project, lambda g, step: step * _unit(g), bounds, support)
@@ -134,9 +136,11 @@ def _norm_slack(x: Array) -> float:
 
 
 def _unit(v: Array) -> Array:
-    """Each example scaled to norm 1; a zero stays zero."""
-    norm = jnp.sqrt(jnp.sum(v * v, tuple(range(1, v.ndim)), keepdims=True))
-    return v / jnp.maximum(norm, jnp.finfo(v.dtype).tiny)
+    """Each example scaled to norm 1; a zero stays zero. Divided by its largest entry first: the gradient of a confident
+    model is small enough for its square to vanish."""
+    axes = tuple(range(1, v.ndim))
+    v = v / jnp.maximum(jnp.max(jnp.abs(v), axes, keepdims=True), jnp.finfo(v.dtype).tiny)
+    return v / jnp.maximum(jnp.sqrt(jnp.sum(v * v, axes, keepdims=True)), 1.0)
 
 
 def _per_example(values: Array, like: Array) -> Array:
@@ -144,13 +148,13 @@ def _per_example(values: Array, like: Array) -> Array:
 
 
 def _clip(x: Array, clip: tuple[float, float] | None) -> Array:
-    return x if clip is None else jnp.clip(x, *clip)
+    return x if clip is None else jnp.clip(x, -round_down(-clip[0], x.dtype), round_down(clip[1], x.dtype))
 
 
-def _round_down(eps: float) -> float | np.ndarray | Array:
-    """The largest float32 not above a concrete `eps`, so that float32 arithmetic works with a radius inside the real
-    one. Tracers, and everything under 64 bit, pass as they are."""
-    if isinstance(eps, (jax.core.Tracer, jax.Array)) or jax.config.jax_enable_x64:
-        return eps
-    rounded = np.float32(eps)
-    return rounded if float(rounded) <= float(eps) else np.nextafter(rounded, np.float32(0))
+def round_down(value: float | Array, dtype: jax.typing.DTypeLike) -> np.ndarray | Array:
+    """The largest number of type `dtype` that is not above `value`. Arrays of jax, tracers too, are only cast."""
+    if isinstance(value, jax.Array):
+        return value.astype(dtype)
+    exact = np.asarray(value, np.float64)
+    rounded = exact.astype(dtype)
+    return np.where(rounded > exact, np.nextafter(rounded, rounded.dtype.type(-np.inf)), rounded)
