@@ -9,7 +9,7 @@ from robustgen.data.augment import Augment, none
 from robustgen.data.epochs import Order, indices, order_at, renew, steps_per_epoch, take
 from robustgen.data.source import Split
 
-_AUGMENT = 1  # folded into the key of a step's augmentation, apart from the epochs' permutations
+_AUGMENT = 2**31 - 1  # folded into the key of augmentation; permutations fold in their epoch, which stays below
 
 
 def stream(
