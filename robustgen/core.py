@@ -210,10 +210,16 @@ def example_keys(key: Key, num: int) -> Key:
 
 
 def local_rows(rows: Array) -> Array:
-    """This device's share of the rows of a global batch where the data axis is mapped; all rows under `jit`."""
+    """This device's share of the rows of a global batch where the data axis is mapped; all rows under `jit`.
+
+    Raises `ValueError` where the shares would not be equal.
+    """
     if (shard := _axis_index()) is None:
         return rows
-    size = rows.shape[0] // jax.lax.axis_size(DATA_AXIS)
+    num_devices = jax.lax.axis_size(DATA_AXIS)
+    size, left_over = divmod(rows.shape[0], num_devices)
+    if left_over:
+        raise ValueError(f"a batch of {rows.shape[0]} cannot be spread evenly over {num_devices} devices")
     return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)
 
 
