@@ -9,6 +9,7 @@ import numpy as np
 from robustgen.attacks.pgd import Best, better
 from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree, example_keys
 from robustgen.knobs import Count, KnobError, checked
+from robustgen.threats import round_down
 
 
 @checked
@@ -48,18 +49,20 @@ def worst_of(attacks: Sequence[Attack], *, judge: Objective) -> Attack:
     return worst
 
 
-def over_eps(attack_at: Callable[[Array], Attack], eps: Sequence[float]) -> Attack:
-    """`attack_at(eps)` for every radius in `eps`, compiled once: x_adv is [E, B, ...].
+def over_eps(
+    attack_at: Callable[[Array], Attack], eps: Sequence[float]
+) -> Callable[[LogitsFn, Array, PyTree, Key], Array]:
+    """An attack for every radius in `eps`, compiled once: (logits_fn, x, target, key) -> x_adv [E, B, ...].
 
     An example that a smaller radius broke may be given up at a larger one by an unlucky run: take running maxima over
     E where a security curve must be monotone (as `evaluation` does).
     """
-    radii = np.asarray(eps, np.float32)
-    if radii.ndim != 1 or not np.all(np.isfinite(radii)) or np.any(radii < 0):
+    exact = np.asarray(eps, np.float64)
+    if exact.ndim != 1 or not np.all(np.isfinite(exact)) or np.any(exact < 0):
         raise KnobError("eps", f"must be a list of finite radii >= 0; got {eps}")
+    radii = round_down(exact, np.float32)
 
     def attack(logits_fn: LogitsFn, x: Array, target: PyTree, key: Key) -> Array:
         return jax.lax.map(lambda radius: attack_at(radius)(logits_fn, x, target, key), jnp.asarray(radii))
 
     return attack
-

@@ -18,8 +18,8 @@ class Best(NamedTuple):
 
 
 def better(best: Best, other: Best) -> Best:
-    """Per example, the one with the larger value. A NaN is never better: an attack returns no worse than its start."""
-    improves = other.value > best.value
+    """Per example, the one with the larger value, `best` where they are equal. A NaN is worse than any number."""
+    improves = (other.value > best.value) | jnp.isnan(best.value)
     rows = improves.reshape(improves.shape + (1,) * (other.x.ndim - 1))
     return Best(jnp.where(rows, other.x, best.x), jnp.where(improves, other.value, best.value))
 
@@ -48,7 +48,8 @@ def pgd(
 
         def step(z: Array) -> tuple[Array, Array]:
             gradient, logits = jax.grad(value, has_aux=True)(z)
-            return threat.project(x, z + threat.ascend(gradient, step_size)), logits
+            ascent = threat.ascend(jnp.nan_to_num(gradient), step_size)  # where a net gives NaN, x_adv stays a member
+            return threat.project(x, z + ascent), logits
 
         z = start(threat, x, example_keys(key, x.shape[0]))
         if judge is None:
@@ -82,4 +83,3 @@ def r_fgsm(
     """
     start = starts.random_sign(step_size=random_size)
     return pgd(threat, objective=objective, step_size=step_size, num_steps=1, start=start, judge=judge)
-

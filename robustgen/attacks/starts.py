@@ -31,7 +31,7 @@ def gaussian(*, scale: Positive) -> Start:
 
     def start(threat: Threat, x: Array, keys: Key) -> Array:
         del threat
-        return x + scale * jax.vmap(lambda key, row: jax.random.normal(key, row.shape, row.dtype))(keys, x)
+        return x + scale * _normal(x, keys)
 
     return start
 
@@ -39,9 +39,13 @@ def gaussian(*, scale: Positive) -> Start:
 @checked
 def random_sign(*, step_size: Positive) -> Start:
     """x + step_size * sign(N(0, 1)), projected: the first step of R+FGSM (Tramer et al. 2018, arXiv 1705.07204)."""
-    noise = gaussian(scale=1.0)
 
     def start(threat: Threat, x: Array, keys: Key) -> Array:
-        return threat.project(x, x + threat.ascend(noise(threat, x, keys) - x, step_size))
+        return threat.project(x, x + threat.ascend(_normal(x, keys), step_size))
 
     return start
+
+
+def _normal(x: Array, keys: Key) -> Array:
+    """N(0, 1) noise shaped like x, drawn from per-example `keys` [B]."""
+    return jax.vmap(lambda key, row: jax.random.normal(key, row.shape, row.dtype))(keys, x)
