@@ -41,8 +41,9 @@ class Range:
         return bool(math.isfinite(value) and above and below)
 
     def __str__(self) -> str:
-        low = f"{'>' if self.open_low else '>='} {self.low:g}"
-        return low if self.high == math.inf else f"{low} and {'<' if self.open_high else '<='} {self.high:g}"
+        low = [f"{'>' if self.open_low else '>='} {self.low:g}"] if self.low > -math.inf else []
+        high = [f"{'<' if self.open_high else '<='} {self.high:g}"] if self.high < math.inf else []
+        return " and ".join(["finite", *low, *high])
 
 
 Positive = Annotated[float, Range(0, open_low=True)]
@@ -131,7 +132,7 @@ def _tuple_refusal(args: tuple, value: Any) -> str | None:
 def _out_of_range(value: Any, ranges: list[Range]) -> str | None:
     for accepted in ranges:
         if not all(float(v) in accepted for v in np.ravel(value)):
-            return f"must be finite and {accepted}; got {value}"
+            return f"must be {accepted}; got {value}"
     return None
 
 

@@ -17,8 +17,8 @@ import fiddle as fdl
 from absl import app as absl_app
 from absl import flags
 
-from robustgen.config import building, dumping, fields, files, overrides, tree
-from robustgen.config.errors import ConfigError, one_line
+from robustgen.config import building, diffing, dumping, fields, files, overrides, tree
+from robustgen.config.errors import ConfigError
 from robustgen.knobs import KnobError
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
@@ -57,7 +57,7 @@ def run(
         sys.stderr.write(f"\ninterrupted; the same command resumes: {shlex.join(['python', *line])}\n")
         sys.exit(130)
     except (ConfigError, KnobError, *expected) as error:
-        sys.stderr.write(f"error: {one_line(str(error))}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).splitlines())}\n")
         sys.exit(2)
     sys.exit(0)
 
@@ -103,7 +103,7 @@ def usage(program: str, config: fdl.Config | None) -> str:
 
 
 def _field_help(field: tree.Field) -> str:
-    value = "" if field.value is fdl.NO_VALUE else dumping.short_name(field.value) if callable(field.value) else field.value
+    value = "" if field.value is fdl.NO_VALUE else diffing.show(dumping.to_json(field.value))
     return f"  --config.{field.path}={value}    {fields.words(field.annotation) or 'edit the file'}"
 
 
@@ -132,5 +132,7 @@ def _parse_flags(argv: list[str]) -> None:
         others = flags.FLAGS(argv)[1:]
     except flags.Error as error:
         raise ConfigError(program, str(error)) from error
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = -1  # warnings; absl would go on to show what jax says of backends it does not find
     if others:
         raise ConfigError(program, f"takes flags only; got {others[0]!r} (did you mean --{others[0]}?)")

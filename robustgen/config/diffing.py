@@ -17,7 +17,7 @@ def _differences(path: str, old: Json, new: Json) -> Iterator[str]:
         return
     below_old, below_new = _below(old, new), _below(new, old)
     if below_old is None or below_new is None:
-        yield f"{path or 'config'}: {_show(old)} -> {_show(new)}"
+        yield f"{path or 'config'}: {show(old)} -> {show(new)}"
         return
     for name in {**below_old, **below_new}:
         yield from _differences(join(path, name), below_old.get(name, _UNSET), below_new.get(name, _UNSET))
@@ -35,19 +35,20 @@ def _below(data: Json, other: Json) -> dict | None:
     return data["knobs"] if "knobs" in data and same else None
 
 
-def _show(data: Json) -> str:
+def show(data: Json) -> str:
+    """What `to_json` gave, as a person would write it: `ramp(start=0.0, ...)`, `(64, 32)`, `kl`."""
     if isinstance(data, list):
-        return f"({', '.join(map(_show, data))}{',' if len(data) == 1 else ''})"
+        return f"({', '.join(map(show, data))}{',' if len(data) == 1 else ''})"
     if not isinstance(data, dict):
         return repr(data)
     match data:
         case {"knobs": knobs, **head}:
             name = next(iter(head.values())).rpartition(":")[2]
-            return f"{name}({', '.join(f'{knob}={_show(value)}' for knob, value in knobs.items())})"
+            return f"{name}({', '.join(f'{knob}={show(value)}' for knob, value in knobs.items())})"
         case {"function": name}:
             return name.rpartition(":")[2]
         case {"unset": _}:
             return "unset"
         case {"dict": items}:
-            return "{" + ", ".join(f"{key}: {_show(value)}" for key, value in items.items()) + "}"
+            return "{" + ", ".join(f"{key}: {show(value)}" for key, value in items.items()) + "}"
     return str(next(iter(data.values())))

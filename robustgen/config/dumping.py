@@ -53,7 +53,9 @@ def _encode(value: Any, path: str, seen: dict[int, str], expand: bool) -> Json:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {"dict": {str(k): _encode(v, join(path, k), seen, expand) for k, v in value.items()}}
+        if unclear := [key for key in value if not isinstance(key, str) or set(key) & set(".= ")]:
+            raise field_error(path, f"keys must be text without dots, blanks and equals signs; got {unclear[0]!r}")
+        return {"dict": {key: _encode(entry, join(path, key), seen, expand) for key, entry in value.items()}}
     if isinstance(value, (tuple, list)):
         return [_encode(entry, join(path, i), seen, expand) for i, entry in enumerate(value)]
     if isinstance(value, (np.ndarray, np.generic)):

@@ -84,7 +84,7 @@ def element(annotation: Any, name: str) -> Any:
     """The annotation of the entry `name` (an index or a key, as text) of an annotated tuple, list or dict."""
     for arm in arms(annotation):
         origin, args = typing.get_origin(arm), typing.get_args(arm)
-        if origin is dict:
+        if origin in (dict, collections.abc.Mapping):
             return args[1]
         if origin is list or origin is tuple and args[1:] == (Ellipsis,):
             return args[0]
@@ -101,7 +101,7 @@ def words(annotation: Any) -> str:
 def _words(arm: Any) -> str:
     origin, args = typing.get_origin(arm), typing.get_args(arm)
     if origin is Annotated:
-        ranges = [f", finite and {extra}" for extra in args[1:] if isinstance(extra, knobs.Range)]
+        ranges = [f", {extra}" for extra in args[1:] if isinstance(extra, knobs.Range)]
         return _words(args[0]) + "".join(ranges)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(repr, args))
