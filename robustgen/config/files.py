@@ -38,7 +38,10 @@ def split(path_and_arg: str) -> tuple[str, str | None]:
 def _module(path: str) -> types.ModuleType:
     if not pathlib.Path(path).is_file():
         raise _error(path, f"no such file{_suggestion(path)}")
-    name = f"{pathlib.Path(path).resolve().parent.name}.{pathlib.Path(path).stem}"
+    folder = pathlib.Path(path).resolve().parent
+    if str(folder.parent) not in sys.path:  # so that one config may begin from another: from configs.x import get_config
+        sys.path.append(str(folder.parent))
+    name = f"{folder.name}.{pathlib.Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise _error(path, "not a Python file")

@@ -1,0 +1,28 @@
+"""Trains what a config describes. The same command resumes; evaluate.py measures the result.
+
+    python experiments/train.py --config=configs/digits_trades.py --workdir=runs/digits_trades --config.loss.beta=3
+"""
+
+from absl import flags
+
+from robustgen import checkpoint, log, parallel, preemption, train, workflow
+from robustgen.config import app
+from robustgen.data.source import DataError
+
+_BACKENDS = {"jit": parallel.jit, "shard_map": parallel.shard_map, "pmap": parallel.pmap}
+_BACKEND = flags.DEFINE_enum("backend", "jit", list(_BACKENDS), "What runs the step on many devices; same numbers.")
+_DEVICES = flags.DEFINE_integer("devices", None, "Devices to train on; default all.", lower_bound=1)
+_QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
+
+
+def main(run: app.Run) -> None:
+    """Trains, and says where the result is."""
+    log.hush(_QUIET.value)
+    with preemption.deferred_signals():
+        plan, folder = workflow.open_run(run)
+        workflow.train_one(plan, folder, backend=_BACKENDS[_BACKEND.value](num_devices=_DEVICES.value))
+    log.say(f"trained  {plan.num_steps} steps, in {folder}; next: experiments/evaluate.py, same --config and --workdir")
+
+
+if __name__ == "__main__":
+    app.run(main, expected=(DataError, checkpoint.CheckpointError, train.TrainingFailed))
