@@ -1,8 +1,8 @@
 """Folders that are whole or told from those that are not, whatever kills the process or flips a bit.
 
 `write` puts `MANIFEST` into a folder: a line with the SHA-256 of the rest, and JSON with the caller's entries and,
-under "files", the size and SHA-256 of every other file. `damage` compares. It tells flipped bits, truncation, missing, added
-and swapped files, not forgery: whoever can write the folder can write a fitting manifest.
+under "files", the size and SHA-256 of every other file. `damage` compares. It tells flipped bits, truncation, missing,
+added and swapped files, not forgery: whoever can write the folder can write a fitting manifest.
 
 A folder is filled under a `hidden` name, and `publish`ed by one rename; `remove` takes it away by one rename; `tidy`
 clears what a process left that was killed in between.
@@ -75,12 +75,14 @@ def publish(filled: pathlib.Path, path: pathlib.Path) -> None:
         path.rename(replaced)
     filled.rename(path)
     flush(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _delete(replaced)
 
 
 def remove(path: pathlib.Path) -> None:
     """Deletes a folder, never leaving half of it under its name. Raises OSError."""
-    shutil.rmtree(path.rename(path.with_name(f"{_REMOVED}{path.name}")), ignore_errors=True)
+    removed = path.with_name(f"{_REMOVED}{path.name}")
+    _delete(removed)
+    _delete(path.rename(removed))
 
 
 def published(folder: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -96,7 +98,14 @@ def tidy(folder: pathlib.Path) -> None:
         if path.name.startswith(_REPLACED) and not (place := folder / path.name.removeprefix(_REPLACED)).exists():
             path.rename(place)
         elif path.name.startswith((_SAVING, _REMOVED, _REPLACED)):
-            shutil.rmtree(path)
+            _delete(path)
+
+
+def _delete(path: pathlib.Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush(path: str | os.PathLike) -> None:

@@ -16,7 +16,7 @@ What a SIGTERM does in each phase. In all of them what is on the disk stays whol
     set-up                          inside `interruptible()`: ends at the next Python instruction; nothing to save yet
     compilation                     noted; the first chunk is run, saved, and the run ends
     training                        noted; the chunk is finished and saved, and the run ends
-    save                            noted; the save is finished, and the run ends after the next chunk, which is saved
+    save                            noted; the save is finished, and the run ends
     evaluation, report              inside `interruptible()`: ends at the next Python instruction; training was saved
 
 A signal that comes while XLA compiles or computes is noted as soon as that returns. A second SIGTERM changes nothing; a
@@ -25,7 +25,10 @@ me again, and I will resume), one stopped by Ctrl-C with 130. This module import
 `deferred_signals` can be entered before JAX is imported.
 """
 
+import atexit
 import contextlib
+import functools
+import os
 import signal
 import sys
 import threading
@@ -53,7 +56,8 @@ _at_once = False
 def deferred_signals() -> Iterator[None]:
     """Notes SIGTERM and the first SIGINT instead of dying of them; the handlers of before come back at the end.
 
-    Does nothing outside the main thread, where Python lets no handler be set.
+    If it ends by Preempted, a further SIGTERM ends the process with the status it was ending with anyway, as there is
+    nothing left to save. Does nothing outside the main thread, where Python lets no handler be set.
     """
     global _seen
     if threading.current_thread() is not threading.main_thread():
@@ -62,6 +66,10 @@ def deferred_signals() -> Iterator[None]:
     before = {number: signal.signal(number, _note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except Preempted as ending:
+        before[signal.SIGTERM] = functools.partial(_leave, ending.code)
+        atexit.register(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # Python ends by resetting handlers to "die"
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -116,3 +124,7 @@ def _note(number: int, frame: object) -> None:
         log.interject(f"{signal.Signals(number).name}: stopping at the next safe point")
     if _at_once:
         raise Preempted()
+
+
+def _leave(status: int, number: int, frame: object) -> None:
+    os._exit(status)
