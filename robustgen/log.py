@@ -74,13 +74,14 @@ class MetricsLog:
     A row is one write to the operating system, so `kill -9` loses none; `flush` makes the rows outlast a power cut too,
     and belongs before each checkpoint. Order to hold: write the rows of a step, `flush`, save the step; on resume
     `truncate_after(step)`. With rows that depend on (seed, step) alone (no times), the file of a killed and resumed run
-    is then byte for byte that of an uninterrupted one. On several processes only the first should write.
+    is then byte for byte that of an uninterrupted one. On several processes only the first should write. The file is
+    open only while a row is written, so there is nothing to close.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = open(self.path, "ab", buffering=0)
+        self.path.touch()
         self.truncate_after(math.inf)
 
     def write(self, step: int, row: dict[str, Any]) -> None:
@@ -92,14 +93,17 @@ class MetricsLog:
         if step < self._step:
             raise ValueError(f"{self.path}: step {step} comes after step {self._step}; truncate_after({step}) first")
         line = json.dumps({"step": int(step), **_plain(row)}, allow_nan=False).encode() + b"\n"
-        if (written := self._stream.write(line)) != len(line):  # a full disk may take part of a line
-            self._stream.truncate(self._size)
+        with open(self.path, "ab", buffering=0) as stream:
+            written = stream.write(line)
+        if written != len(line):  # a full disk may take part of a line
+            os.truncate(self.path, self._size)
             raise OSError(f"{self.path}: only {written} of the {len(line)} bytes of a row could be written")
         self._step, self._size = int(step), self._size + len(line)
 
     def flush(self) -> None:
         """Waits until every row is on the disk."""
-        os.fsync(self._stream.fileno())
+        with open(self.path, "rb") as stream:
+            os.fsync(stream.fileno())
 
     def truncate_after(self, step: float) -> None:
         """Drops the rows later than `step` and a torn last line; -1 empties the file. Raises LogError on damage."""
@@ -108,13 +112,7 @@ class MetricsLog:
             if row is None or row["step"] > step:
                 break
             self._step, self._size = row["step"], end
-        self._stream.truncate(self._size)
-        self.flush()
-
-    def close(self) -> None:
-        """Flushes and closes the file."""
-        self.flush()
-        self._stream.close()
+        os.truncate(self.path, self._size)
 
 
 def rows(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -152,7 +150,10 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     array = np.asarray(value)
-    return _plain(array.astype(np.float64).tolist() if array.dtype.kind not in "biu" else array.tolist())
+    if array.dtype.kind in "biu":
+        return array.tolist()
+    with np.errstate(invalid="ignore"):  # signalling nans
+        return _plain(array.astype(np.float64).tolist())
 
 
 def _numbers(value: Any) -> Any:
