@@ -54,7 +54,8 @@ def find(name: str, root: pathlib.Path) -> Prepared:
 
 def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
     """The version folders of all that is prepared in `root`, whatever its kind."""
-    return sorted(f.parent for pattern in ("*/*/", "*/*/*/") for f in root.glob(f"{pattern}dataset_info.json"))
+    names = [folder for pattern in ("*/", "*/*/") for folder in sorted(root.glob(pattern))]
+    return [version for name in names for version in versions(name)]
 
 
 def versions(folder: pathlib.Path) -> list[pathlib.Path]:

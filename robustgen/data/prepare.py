@@ -40,11 +40,12 @@ def prepare(name: str, root: pathlib.Path) -> Prepared:
 
 def _download_and_prepare(name: str, root: pathlib.Path, builder) -> None:
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.downloader import DownloadError
+    from tensorflow_datasets.core.download.extractor import ExtractError
+    from tensorflow_datasets.core.download.util import DownloadError
 
     try:
         builder.download_and_prepare()
-    except (OSError, DownloadError, NonMatchingChecksumError) as error:  # requests' errors are OSErrors
+    except (OSError, DownloadError, NonMatchingChecksumError, ExtractError) as error:  # requests' errors are OSErrors
         raise DataError(
             f"downloading {name} failed: {_line(error)}; the same command tries again, and what is complete in "
             f"{root / 'downloads'} is kept"
