@@ -100,13 +100,19 @@ def interruptible(save: Callable[[], None] | None = None) -> Iterator[None]:
 
 
 def requested() -> bool:
-    """Whether the run has been told to stop. On several processes: any of them, so all must ask at the same points."""
+    """Whether the run has been told to stop. On several processes: any of them, so all must ask at the same points.
+
+    From then on `check` raises on all of them.
+    """
+    global _seen
     jax = sys.modules.get("jax")
     if jax is None or jax.process_count() == 1:
         return _seen is not None
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.bool_(_seen is not None)).any())
+    if multihost_utils.process_allgather(np.bool_(_seen is not None)).any() and _seen is None:
+        _seen = signal.SIGTERM
+    return _seen is not None
 
 
 def check() -> None:

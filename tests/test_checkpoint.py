@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from subprocess import PIPE
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ from robustgen.core import TrainState
 def state_at(step):
     """Every kind of leaf that training makes: scalars, keys, half precision, nan, no elements, None."""
     draw = np.random.default_rng(step)
-    params = {"w": jnp.asarray(draw.normal(size=(16, 8)), jnp.float32), "b": jnp.asarray(draw.normal(size=8), "bfloat16")}
+    weights, bias = draw.normal(size=(16, 8)), draw.normal(size=8)
+    params = {"w": jnp.asarray(weights, jnp.float32), "b": jnp.asarray(bias, jnp.bfloat16)}
     momentum = (jnp.array([jnp.nan, -jnp.inf, -0.0]), None, jnp.zeros((0, 3)), np.arange(3, dtype=np.uint8))
     return TrainState(jnp.int32(step), params, {}, momentum, None, jax.random.key_data(jax.random.key(step)))
 
@@ -273,6 +275,11 @@ TWO_PROCESSES = """
     if rank:
         preemption._seen = 15
     assert preemption.requested()
+    try:
+        preemption.check()
+    except preemption.Preempted as ended:
+        assert ended.code == preemption.REQUEUE
+        print("told to stop")
 """
 
 
@@ -282,9 +289,9 @@ def test_two_processes_save_together_and_one_restores(tmp_path):
     environment["PYTHONPATH"] = str(pathlib.Path(__file__).parents[1])
     command = [sys.executable, "-c", textwrap.dedent(TWO_PROCESSES)]
     workers = [
-        subprocess.Popen([*command, str(rank), port, str(tmp_path / "c")], env=environment, stderr=subprocess.PIPE)
-        for rank in (0, 1)
+        subprocess.Popen([*command, rank, port, tmp_path / "c"], env=environment, stdout=PIPE, stderr=PIPE, text=True)
+        for rank in "01"
     ]
-    told = [worker.communicate(timeout=60)[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], told
+    told = [worker.communicate(timeout=60) for worker in workers]
+    assert [out for out, err in told] == ["told to stop\n"] * 2, told
     assert np.array_equal(checkpoint.load(tmp_path / "c").state["['spread']"], np.arange(16, dtype=np.float32))
