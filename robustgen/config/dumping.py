@@ -96,12 +96,12 @@ def _decode(data: Json, path: str, seen: dict[str, Any], packages: tuple[str, ..
     if not isinstance(data, dict):
         return data
     match data:
-        case {"same": first} if first in seen:
+        case {"same": str(first)} if first in seen:
             return seen[first]
         case {"float": "nan" | "inf" | "-inf" as text}:
             return float(text)
-        case {"array": values, "dtype": str(dtype)}:
-            return np.asarray(values, dtype)
+        case {"array": list() | int() | float() as values, "dtype": str(dtype)}:
+            return _array(values, dtype, path)
         case {"dict": dict(items)}:
             return {key: _decode(value, join(path, key), seen, packages) for key, value in items.items()}
         case {"function": str(name)}:
@@ -109,6 +109,13 @@ def _decode(data: Json, path: str, seen: dict[str, Any], packages: tuple[str, ..
         case {"factory": str(name), "knobs": dict(knobs)} | {"partial": str(name), "knobs": dict(knobs)}:
             return _decode_node(data, name, knobs, path, seen, packages)
     raise field_error(path, f"not a recorded config: {str(data)[:80]}")
+
+
+def _array(values: Any, dtype: str, path: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise field_error(path, f"not a recorded array: {error}") from error
 
 
 def _decode_node(data: Json, name: str, knobs: dict, path: str, seen: dict, packages: tuple[str, ...]) -> Any:
@@ -125,7 +132,7 @@ def _decode_node(data: Json, name: str, knobs: dict, path: str, seen: dict, pack
 def _function(name: str, path: str, packages: tuple[str, ...]) -> Callable:
     """The function called `name`, which must itself say that it was defined there: no way to what a module imports."""
     module, _, qualname = name.partition(":")
-    if module.partition(".")[0] not in packages:
+    if module.partition(".")[0] not in packages or module.endswith("__main__"):
         raise field_error(path, f"{name} is not defined in {', '.join(packages)}; load the config file it is from")
     try:
         found: Any = importlib.import_module(module)
