@@ -1,5 +1,7 @@
 """Data sets, their batches and their augmentation."""
 
+from robustgen.data.arrays import arrays as arrays  # your own arrays
+from robustgen.data.arrays import npz as npz  # your own .npz file
 from robustgen.data.augment import Augment as Augment  # (x, keys) -> x
 from robustgen.data.augment import compose as compose  # one augmentation after the other
 from robustgen.data.augment import flip as flip  # mirrored or not
@@ -21,3 +23,5 @@ from robustgen.data.source import fingerprint as fingerprint  # SHA-256 of a spl
 from robustgen.data.source import first as first  # the first n examples of each split
 from robustgen.data.source import scaled as scaled  # a split as models see it
 from robustgen.data.source import sealed as sealed  # without its test split
+from robustgen.data.stream import stream as stream  # shuffled, augmented batches for a training step
+from robustgen.data.tfds import tfds as tfds  # mnist, fashion_mnist, cifar10, ... of the TFDS catalogue

@@ -39,14 +39,14 @@ def find(name: str, root: pathlib.Path) -> Prepared:
 
     Raises `DataError`, with the command to run, where there is none, and where it cannot serve for classification.
     """
-    name, _, version = name.partition(":")
+    asked, (name, _, version) = name, name.partition(":")
     if not re.fullmatch(r"\w+(/[\w.-]+)?", name):
         raise DataError(f"{name!r} is no TFDS name: give name or name/config, as in mnist or cifar10_corrupted/fog_1")
-    folders = [f for f in versions(root / name) if not version or f.name == version]
+    folders = versions(root / name, version)
     if not folders:
         there = ", ".join(sorted({str(f.parent.relative_to(root)) for f in folders_in(root)})) or "nothing"
         raise DataError(
-            f"{name} is not prepared in {root} (there: {there}); run: robustgen prepare {name} --dir={root}, "
+            f"{asked} is not prepared in {root} (there: {there}); run: robustgen prepare {asked} --dir={root}, "
             "or set TFDS_DATA_DIR to where it is"
         )
     return describe(name, folders[-1])
@@ -58,9 +58,10 @@ def folders_in(root: pathlib.Path) -> list[pathlib.Path]:
     return [version for name in names for version in versions(name)]
 
 
-def versions(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The version folders `1.2.3` in a data set's folder that have been prepared to the end, oldest first."""
+def versions(folder: pathlib.Path, version: str = "") -> list[pathlib.Path]:
+    """The folders `1.2.3` in a data set's folder that were prepared to the end, oldest first; or `version` alone."""
     found = [f.parent for f in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", f.parent.name)]
+    found = [f for f in found if version in ("", f.name)]
     return sorted(found, key=lambda f: tuple(map(int, f.name.split("."))))
 
 

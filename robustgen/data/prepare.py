@@ -19,7 +19,8 @@ def prepare(name: str, root: pathlib.Path) -> Prepared:
     Nothing is done where it is there already. An interrupted preparation leaves no half data set. Raises `DataError` in
     one line: no TensorFlow, unknown name, failed download, and data that `tfds` could not read afterwards.
     """
-    if versions(root / name.partition(":")[0]):
+    base, _, version = name.partition(":")
+    if versions(root / base, version):
         return find(name, root)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # or TensorFlow greets with a page of notes on this machine
     import tensorflow_datasets as tfds  # seconds with TensorFlow behind it

@@ -63,6 +63,8 @@ def decode(prepared: Prepared, split: str) -> Split:
     def fill(start: int) -> int:
         chunk = records.__getitems__(list(range(start, min(start + CHUNK, len(records)))))
         for i, example in enumerate(chunk, start):
+            if example["image"] is None or example["label"] is None:  # what a file cut short reads as
+                raise ValueError(f"record {i} is empty")
             x[i], y[i] = example["image"], example["label"]
         return len(chunk)
 
