@@ -1,7 +1,12 @@
-"""Measuring: per-example columns, numbers with intervals, tables and a report. Handed attacks and certifiers, imports none.
+"""Measuring: one row an example, numbers with intervals, tables and a report. Handed its attacks.
 
-columns    evaluator, columns, unstack, contradictions: one row an example
-curves     curve: robust and certified against eps, in one compile
+columns    evaluator, columns, unstack, contradictions: what a net predicts, under which attack, proved by what
+curves     curve: robust and certified against the radius, in one compile
 intervals  wilson, clopper_pearson, t_interval, newcombe; mcnemar, paired_difference, holm
-metrics    clean, robust, certified -> accuracy, gap, over_seeds, calibration_error
+metrics    clean, robust, certified -> accuracy, gap, over_seeds, gap_over_seeds, calibration_error
+results    Run, Examples; adversarial_examples, save, load, results_csv
+summary    summarize: runs -> rows, Pareto front, significance
+verdict    what a summary says in words
+tables     console, markdown, latex
+report     write: report.html, table.md, table.tex, results.csv, figures
 """

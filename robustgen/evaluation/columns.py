@@ -22,7 +22,7 @@ Columns = dict[str, np.ndarray]
 Progress = Callable[[int, int], None]
 
 OUTSIDE_TOLERANCE = 1e-12
-"""How far float64 projection may move a member of the set: a few units in the last place of float64, none of float32."""
+"""How far float64 projection may move a member of the set: some units in the last place of float64, not of float32."""
 
 
 class OutsideError(ValueError):

@@ -12,7 +12,7 @@ from robustgen.knobs import Count, KnobError, checked
 
 
 class Curve(NamedTuple):
-    """eps [E] ascending; robust and certified, bool [E, N] (or [num_nets, E, N]); certified is None if not asked for."""
+    """eps [E] ascending; robust, certified: bool [E, N] (or [num_nets, E, N]); certified None if not asked for."""
 
     eps: np.ndarray
     robust: np.ndarray

@@ -54,7 +54,7 @@ def t_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -
 
 
 def newcombe(first: Estimate, second: Estimate) -> Estimate:
-    """Interval of first - second for two independent proportions (Newcombe 1998, method 10); n is the smaller of both."""
+    """Interval of first - second for two independent proportions (Newcombe 1998, method 10); n is the smaller."""
     value = first.value - second.value
     down = np.hypot(first.value - first.lower, second.upper - second.value)
     up = np.hypot(first.upper - first.value, second.value - second.lower)
@@ -80,13 +80,13 @@ class Difference(NamedTuple):
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, confidence: float = 0.95) -> Difference:
-    """Difference of two methods' accuracies on the same N examples: `first` [S, N] and `second` [T, N], bool, over seeds.
+    """Difference of two methods' accuracies on the same N examples; `first` [S, N], `second` [T, N] bool, over seeds.
 
     Both the examples and the seeds are taken as drawn at random: the variance is that of the per-example differences
     of seed means over N, plus that of each method's seed means over its seeds, with Satterthwaite's degrees of freedom.
     The example-seed interaction is counted twice, so the test errs to the safe side. A bootstrap over three seeds would
-    not: it sees a third too little of their variance. With one seed a side the examples alone are random, and the answer
-    is about these two nets, not about their methods.
+    not: it sees a third too little of their variance. With one seed a side the examples alone are random, and the
+    answer is about these two nets, not about their methods.
     """
     first, second = np.atleast_2d(np.asarray(first, np.float64)), np.atleast_2d(np.asarray(second, np.float64))
     per_example = first.mean(0) - second.mean(0)

@@ -1,5 +1,5 @@
-"""From columns to numbers. An `Outcome` says which examples count; `accuracy` turns it into a `Metric`, and every number
-comes as an `Estimate`: with an interval and an n."""
+"""Columns to numbers. An `Outcome` says which examples count, `accuracy` turns it into a `Metric`, and every number
+is an `Estimate`: it has an interval and an n."""
 
 from typing import Callable, NamedTuple, Sequence
 

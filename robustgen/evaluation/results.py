@@ -1,11 +1,11 @@
 """What a run leaves behind: its columns, curves and examples, in one file that is replaced whole or not at all."""
 
 import csv
+import hashlib
 import io
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
@@ -22,7 +22,7 @@ class ResultsError(ValueError):
 
 
 class Examples(NamedTuple):
-    """Chosen examples before and after `attack`: kind [M] (worst, median, surviving); x, x_adv [M, ...]; the rest [M]."""
+    """Chosen examples before and after `attack`: kind [M] (worst, median, surviving), x, x_adv [M, ...], others [M]."""
 
     attack: str
     kind: np.ndarray
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     method and knobs   what it is: runs that share both differ in `seed` and make one row of a table
     columns            of the test split, from `columns`; None where the run failed, with `failure` saying why
     train_columns      of training examples, for the gaps; or None
-    history            "epoch" [T], and any of train_clean, train_robust, validation_clean, validation_robust [T] in 0..1
+    history            "epoch" [T], any of train_clean, train_robust, validation_clean, validation_robust [T] in 0..1
     curve, examples    from `curve` and `adversarial_examples`; or None
     """
 
@@ -70,7 +70,7 @@ def adversarial_examples(
     seed: int,
     per_kind: int = 3,
 ) -> Examples:
-    """Attacks again the examples that `pick` chooses; same key, same `x_adv`. x, y, columns: of one net, in one order."""
+    """Attacks again the examples that `pick` chooses; same key, same `x_adv`. x, y, columns: of one net, in order."""
     rows, kind = pick(columns, attack=attack, seed=seed, per_kind=per_kind)
     batches = run_batches(evaluator, net, x[rows], y[rows], columns["index"][rows], key=key, batch_size=batch_size)
     found = [batch for _, batch in batches]
@@ -99,7 +99,10 @@ def pick(columns: Columns, *, attack: str, seed: int, per_kind: int) -> tuple[np
 
 
 def save(folder: pathlib.Path, runs: Sequence[Run]) -> pathlib.Path:
-    """Writes all runs to `folder/runs.npz`; equal runs give equal bytes. No pickle."""
+    """Writes all runs to `folder/runs.npz`; equal runs give equal bytes. No pickle.
+
+    A SHA-256 of the archive follows it: `np.load` reads past that, and `load` refuses a file with one bit changed.
+    """
     arrays, records = {}, []
     for i, run in enumerate(runs):
         groups = {name: _as_dict(getattr(run, name)) for name in _GROUPS}
@@ -109,19 +112,21 @@ def save(folder: pathlib.Path, runs: Sequence[Run]) -> pathlib.Path:
     arrays["records"] = np.frombuffer(json.dumps(records, sort_keys=True).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    return replace_file(pathlib.Path(folder) / FILE, buffer.getvalue())
+    content = buffer.getvalue()
+    return replace_file(pathlib.Path(folder) / FILE, content + hashlib.sha256(content).digest())
 
 
 def load(folder: pathlib.Path) -> list[Run]:
     """The runs that `save` wrote. Raises `ResultsError` where the file is damaged or not one of ours."""
     path = pathlib.Path(folder) / FILE
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        records = json.loads(arrays["records"].tobytes())
-        return [_run(record, _under(arrays, f"{i}/")) for i, record in enumerate(records)]
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
-        raise ResultsError(f"{path} is damaged or no file of results: {error}") from error
+    data = path.read_bytes()
+    content, digest = data[:-32], data[-32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ResultsError(f"{path} is damaged, or no file of results: evaluate again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    records = json.loads(arrays["records"].tobytes())
+    return [_run(record, _under(arrays, f"{i}/")) for i, record in enumerate(records)]
 
 
 def results_csv(runs: Sequence[Run]) -> str:

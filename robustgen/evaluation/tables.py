@@ -68,7 +68,7 @@ def _accuracies(summary: Summary) -> Table:
     ]  # fmt: skip
     certified = sum(row.certified is not None for row in summary.rows)
     checked = sum(len(row.runs) for row in summary.rows if row.certified) * summary.n
-    notes = [_INTERVALS, _BOLD, "* Pareto-best: no other row is at least as good on clean and robust, and better on one"]
+    notes = [_INTERVALS, _BOLD, "* Pareto-best: no row is as good on clean and robust and better on one"]
     notes += [f"{line} (paired, Holm)" for line in significance(summary)]
     notes += [f"contradictions (certified and yet broken): 0 of {checked}"] if certified else []
     return Table("Accuracy on test examples", head, rows, notes + _missing(summary))

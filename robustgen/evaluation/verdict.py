@@ -65,12 +65,13 @@ def _step_words(step: Step, summary: Summary) -> str:
             f"{step.end.label} is not measurably more robust than {step.start.label}: "
             f"{_points(step.robust)} robust {attacked}, {_points(step.clean)} clean."
         )
-    words = f"{step.end.label} gains {_points(step.robust)} of robust accuracy over {step.start.label} {attacked}"
+    gained = f"{_points(step.robust, signed=False)} of robust accuracy"
+    words = f"{step.end.label} gains {gained} over {step.start.label} {attacked}"
     if not cost:
         return f"{words}, at no measurable cost in clean accuracy: {_points(step.clean)}."
     if step.clean.estimate.value > 0:
-        return f"{words}, and gains clean accuracy too: {_points(step.clean)}."
-    return f"{words}, and pays for it in clean accuracy: {_points(step.clean)}."
+        return f"{words} and gains clean accuracy too: {_points(step.clean)}."
+    return f"{words} and pays for it in clean accuracy: {_points(step.clean)}."
 
 
 def _alone(row: Row, summary: Summary) -> str:
@@ -88,10 +89,9 @@ def _bracket(summary: Summary) -> list[str]:
     ]
 
 
-def _points(difference: Difference) -> str:
-    e = difference.estimate
-    interval = f"{percent(e.lower, True)}, {percent(e.upper, True)}"
-    return f"{percent(e.value, True)} points [{interval}; {p_text(difference.p)}]"
+def _points(difference: Difference, signed: bool = True) -> str:
+    value, lower, upper = (percent(part, signed) for part in difference.estimate[:3])
+    return f"{value} points [{lower}, {upper}; {p_text(difference.p)}]"
 
 
 def _interval(mean: metrics.OverSeeds) -> str:
