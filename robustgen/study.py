@@ -1,19 +1,20 @@
 """From trained nets to the runs of a report: columns of test and train examples, curves, examples, training history."""
 
 import pathlib
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
+import fiddle as fdl
 import jax
 import numpy as np
 
-from robustgen import log
+from robustgen import config, log
 from robustgen.core import Net
 from robustgen.data.source import scaled
 from robustgen.evaluation.columns import Columns, unstack
 from robustgen.evaluation.curves import Curve
 from robustgen.evaluation.results import Examples, Run, adversarial_examples
 from robustgen.measure import evaluation_key, evaluator_of, measure, measure_curve
-from robustgen.population import Population
+from robustgen.population import Population, grid
 from robustgen.workflow import Plan
 
 _HISTORY = {
@@ -22,6 +23,26 @@ _HISTORY = {
     "validation_clean": "validation_clean",
     "validation_robust": "validation_robust",
 }
+
+
+def method_of(cfg: fdl.Config) -> str:
+    """The method's name in tables: that of the loss, in capitals where it is short enough to be an acronym."""
+    name = fdl.get_callable(cfg.loss).__name__.replace("_", "-")
+    return name.upper() if len(name) < 7 else name
+
+
+def members(cfg: fdl.Config, sweeps: Sequence[str], num_seeds: int) -> Population:
+    """The population of `["loss.beta=0,1,3"]` x seeds, every combination, each value checked as `--config.*` is.
+
+    Raises `ConfigError`.
+    """
+    values = {}
+    for sweep in sweeps:
+        path, _, listed = sweep.partition("=")
+        for value in listed.split(","):
+            config.validate(config.override(cfg, [f"{path}={value}"]))
+            values.setdefault(path, []).append(float(value))
+    return grid(range(cfg.seed, cfg.seed + num_seeds), values)
 
 
 def study_one(plan: Plan, net: Net, method: str, folder: pathlib.Path) -> Run:
@@ -111,3 +132,4 @@ def _examples(plan: Plan, net: Net, columns: Columns) -> Examples:
 
 def _member(nets: Net, i: int | np.ndarray) -> Net:
     return jax.tree.map(lambda leaf: leaf[i], nets)
+

@@ -22,6 +22,7 @@ from robustgen.data import source
 from robustgen.data.source import Split, sealed
 from robustgen.data.stream import stream
 from robustgen.evaluation.columns import evaluator
+from robustgen.evaluation.results import replace_file
 from robustgen.measure import measure
 from robustgen.models.net import init
 from robustgen.recipe import Recipe
@@ -51,26 +52,34 @@ def plan(cfg: fdl.Config) -> Plan:
     return Plan(cfg, recipe, num_steps, num_examples // batch_size)
 
 
-def open_run(run: app.Run, default: str | None = None) -> tuple[Plan, pathlib.Path]:
+def open_run(
+    run: app.Run, *, folder: pathlib.Path | None = None, members: population.Population | None = None
+) -> tuple[Plan, pathlib.Path]:
     """The plan of a command line and the folder of its run, its record written there. What every script begins with.
 
-    Without `--workdir` the folder is `runs/NAME`, after the config file or `default`. Raises `ConfigError` where it
-    holds a run of another config: results are never mixed, nor overwritten.
+    The folder is `folder`, else `--workdir`, else `runs/NAME` after the config file. Raises `ConfigError` where it holds
+    a run of another config or other `members`: results are never mixed, nor overwritten.
     """
-    folder = pathlib.Path(run.workdir or pathlib.Path("runs", default or pathlib.Path(run.path_and_arg).stem))
+    folder = folder or pathlib.Path(run.workdir or pathlib.Path("runs", pathlib.Path(run.path_and_arg).stem))
     made = plan(run.config)
-    recorded, fingerprint = folder / "run.json", config.fingerprint(run.config)
-    if recorded.exists() and json.loads(recorded.read_text())["fingerprint"] != fingerprint:
-        raise config.ConfigError("--workdir", f"{folder} holds a run of another config; choose another --workdir")
+    fingerprint = config.fingerprint(run.config)
+    sweep = None if members is None else {name: np.asarray(v).tolist() for name, v in members.values.items()}
+    identity = {"fingerprint": fingerprint, "sweep": sweep, "seeds": None if members is None else members.seeds.tolist()}
+    _refuse_another(folder, identity)
     data = made.recipe.data
     data_hash = source.fingerprint(data, "train")
-    config.record(
-        folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash
-    )
+    config.record(folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash)
     sizes = "  ".join(f"{name} {len(data.load(name).y)}" for name in source.SPLITS)
     log.note(f"run    {fingerprint} in {folder} on {jax.device_count()} x {jax.devices()[0].device_kind}")
     log.note(f"data   {data.name}  {sizes}  sha256 {data_hash[:8]}")
     return made, folder
+
+
+def _refuse_another(folder: pathlib.Path, identity: dict[str, Any]) -> None:
+    path, text = folder / "identity.json", json.dumps(identity)
+    if path.exists() and path.read_text() != text:
+        raise config.ConfigError("--workdir", f"{folder} holds a run of another config; choose another --workdir")
+    replace_file(path, text.encode())
 
 
 def load_net(plan: Plan, folder: pathlib.Path) -> Net:
@@ -178,7 +187,7 @@ def _run(
             saved = time.monotonic()
         preemption.check()
     progress.close()
-    metrics.close()
+    metrics.flush()
     return state
 
 
