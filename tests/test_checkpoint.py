@@ -293,5 +293,5 @@ def test_two_processes_save_together_and_one_restores(tmp_path):
         for rank in "01"
     ]
     told = [worker.communicate(timeout=60) for worker in workers]
-    assert [out for out, err in told] == ["told to stop\n"] * 2, told
+    assert all(out.endswith("told to stop\n") for out, err in told), told
     assert np.array_equal(checkpoint.load(tmp_path / "c").state["['spread']"], np.arange(16, dtype=np.float32))
