@@ -53,7 +53,7 @@ def ramp(start: Real, end: Real, *, begin: Fraction, length: Share) -> Schedule:
 
 @checked
 def cosine(start: Real, end: Real, *, begin: Fraction, length: Share) -> Schedule:
-    """As `ramp`, along half a cosine: flat at both ends. Loshchilov & Hutter 2017 (arXiv 1608.03983), eq. 5, no restart."""
+    """As `ramp`, along half a cosine. Loshchilov & Hutter 2017 (arXiv 1608.03983), eq. 5, without restarts."""
     return Schedule(lambda step, n: _mix(start, end, _ease((step - begin * n) / (length * n))), _ends(start, end))
 
 

@@ -23,7 +23,7 @@ from robustgen.knobs import KnobError
 
 _HELP = {"--help", "-help", "-h", "--helpshort", "--helpfull"}
 
-flags.DEFINE_string("config", None, "Config file, configs/x.py or configs/x.py:arg. --config.a.b=value changes a field.")
+flags.DEFINE_string("config", None, "Config file, configs/x.py or configs/x.py:arg; --config.a.b=value changes it.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and the record of the run.")
 
 
@@ -108,7 +108,7 @@ def _field_help(field: tree.Field) -> str:
 
 
 def _pick(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The `--config.*` assignments without their dashes, and the other arguments. A value may be an argument of its own."""
+    """The `--config.*` assignments without dashes, and the other arguments. A value may be an argument of its own."""
     assignments, rest, pending = [], [], list(argv)
     while pending:
         arg = pending.pop(0)

@@ -19,8 +19,8 @@ _NOMINAL_STEPS = 1000  # the length of training that schedules are tried with be
 
 
 def build(config: Any, num_steps: int | None = None) -> Any:
-    """What `config` describes. A `Schedule` reaches only parameters that take one (`learning_rate: Positive | Schedule`),
-    of `num_steps` steps where given; elsewhere it is a `ConfigError`, as is a missing or refused argument.
+    """What `config` describes. A `Schedule` reaches only parameters that take one (`learning_rate: Positive |
+    Schedule`), of `num_steps` steps where given; elsewhere it is a `ConfigError`, as is a missing or refused argument.
 
     Unlike `fdl.build`, it may be called while another build runs, and exceptions of factories pass unwrapped.
     """
@@ -34,7 +34,7 @@ def build(config: Any, num_steps: int | None = None) -> Any:
 
 
 def at_step(config: Any, step: Number, num_steps: int) -> Any:
-    """What `config` describes at `step` (an int or a tracer) of `num_steps`, every schedule replaced by its value there.
+    """What `config` describes at `step` (int or tracer) of `num_steps`, every schedule replaced by its value there.
 
     `loss_at = lambda step: at_step(config.loss, step, num_steps)` is called inside the traced step. Parameters that
     take a `Schedule` are given it, bound to `num_steps`. A config that is itself a schedule gives its value.
@@ -129,4 +129,5 @@ def _check(path: str, annotation: Any, value: Any) -> None:
         else:
             knobs.check(path, annotation, value)
     except knobs.KnobError as error:
-        raise field_error(path, f"the schedule {error.reason}" if isinstance(value, Schedule) else error.reason) from error
+        subject = "the schedule " if isinstance(value, Schedule) else ""
+        raise field_error(path, subject + error.reason) from error

@@ -16,7 +16,7 @@ Json = Any
 
 
 def to_json(config: Any, *, expand: bool = False) -> Json:
-    """`config` with its defaults as JSON-able data: {"factory": "module:name", "knobs": {...}}, {"function": ...}, values.
+    """`config`, defaults included, as JSON data: {"factory": "module:name", "knobs": {...}}, {"function": ...}, values.
 
     A node met before is {"same": its first path}, or written out again where `expand`. Tuples and lists are lists.
     Raises `ConfigError` for what a record cannot name: lambdas, local functions, unknown objects.
@@ -86,7 +86,8 @@ def _name(value: Any, path: str) -> str:
         kind = type(value).__name__
         raise field_error(path, f"a record of the run cannot name this {kind}; write fdl.Config(factory, ...) instead")
     if "<" in name:
-        raise field_error(path, f"a record of the run cannot name {name.rpartition(':')[2]}; define it with def in a file")
+        shown = name.rpartition(":")[2]
+        raise field_error(path, f"a record of the run cannot name {shown}; define it with def in a file")
     return name
 
 

@@ -19,7 +19,7 @@ USER_ERRORS = (
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. `where` is the flag (`--config.loss.beta`), `reason` the rest of the line."""
+    """A configuration that cannot be used. `where` is the flag (`--config.loss.beta`), `reason` the rest of it."""
 
     def __init__(self, where: str, reason: str):
         super().__init__(f"{where}: {reason}")

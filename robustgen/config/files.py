@@ -39,7 +39,7 @@ def _module(path: str) -> types.ModuleType:
     if not pathlib.Path(path).is_file():
         raise _error(path, f"no such file{_suggestion(path)}")
     folder = pathlib.Path(path).resolve().parent
-    if str(folder.parent) not in sys.path:  # so that one config may begin from another: from configs.x import get_config
+    if str(folder.parent) not in sys.path:  # one config may begin from another: from configs.x import ...
         sys.path.append(str(folder.parent))
     name = f"{folder.name}.{pathlib.Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -42,7 +42,11 @@ def record(
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "git": git_state(pathlib.Path(__file__).parent),
         "versions": versions(),
-        "device": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind, "count": jax.device_count()},
+        "device": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+        },
     }
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
