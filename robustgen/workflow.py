@@ -69,7 +69,7 @@ def open_run(
     data = made.recipe.data
     data_hash = source.fingerprint(data, "train")
     config.record(folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash)
-    sizes = "  ".join(f"{name} {len(data.load(name).y)}" for name in source.SPLITS)
+    sizes = "  ".join(f"{name} {len(data.load(name).y)}" for name in ("train", "validation"))
     log.note(f"run    {fingerprint} in {folder} on {jax.device_count()} x {jax.devices()[0].device_kind}")
     log.note(f"data   {data.name}  {sizes}  sha256 {data_hash[:8]}")
     return made, folder
