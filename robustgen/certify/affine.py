@@ -3,13 +3,14 @@
 from typing import Callable, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from robustgen.certify.interpreter import Equation, Program, Slot, evaluate
 from robustgen.core import Array
 
 _JOINTLY = frozenset(
     """add add_any sub neg reshape transpose broadcast_in_dim slice squeeze rev split copy copy_p expand_dims
-    concatenate pad reduce_sum cumsum reduce_window_sum""".split()
+    concatenate stack unstack tile pad reduce_sum cumsum reduce_window_sum""".split()
 )
 _IN_ONE = frozenset("mul dot_general conv_general_dilated".split())
 _IN_FIRST = frozenset("div gather dynamic_slice".split())
@@ -39,8 +40,10 @@ def last_segment(program: Program) -> Segment:
         else:
             leaves.append(slot)
 
+    exact = program._replace(equations=tuple(eqn._replace(apply=eqn.plain) for eqn in program.equations))
+
     def apply(values: list[Array]) -> Array:
-        return evaluate(program, dict(zip(leaves, values, strict=True)), [program.output])[0]
+        return evaluate(exact, dict(zip(leaves, values, strict=True)), [program.output])[0]
 
     return Segment(tuple(leaves), apply)
 
@@ -61,6 +64,6 @@ def jacobian(segment: Segment, program: Program) -> list[Array]:
     """The linear part of a segment with output [K]: one array [K, *leaf.shape] per leaf."""
     shapes = [program.shapes[slot] for slot in segment.leaves]
     output = program.shapes[program.output]
-    zeros = [jax.numpy.zeros(s.shape, s.dtype) for s in shapes]
+    zeros = [jnp.zeros(s.shape, s.dtype) for s in shapes]
     _, pull = jax.vjp(segment.apply, zeros)
-    return jax.vmap(pull)(jax.numpy.eye(output.shape[0], dtype=output.dtype))[0]
+    return jax.vmap(pull)(jnp.eye(output.shape[0], dtype=output.dtype))[0]

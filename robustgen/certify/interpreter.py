@@ -20,13 +20,18 @@ Slot = int
 
 
 class Equation(NamedTuple):
-    """One primitive. `apply(*arrays) -> list of arrays` computes it exactly; slots tell where values lie."""
+    """One primitive. `apply(*arrays) -> list of arrays` computes it exactly; slots tell where values lie.
+
+    `plain` computes the same. It differs from `apply` only where the function has a `custom_vjp` around a single
+    product, whose derivative `apply` keeps (it may be the fast one) and `plain` does not (it may not be the true one).
+    """
 
     name: str
     params: Mapping[str, Any]
     inputs: tuple[Slot, ...]
     outputs: tuple[Slot, ...]
     apply: Callable[..., list[Array]]
+    plain: Callable[..., list[Array]]
 
 
 class Program(NamedTuple):
@@ -52,13 +57,18 @@ class UnknownPrimitive(LookupError):
     """A primitive of the traced function has no rule, or is used in a way that its rule does not cover."""
 
     def __init__(self, name: str, reason: str = "has no rule"):
-        super().__init__(f"primitive {name!r} {reason}; add one with rules={{**robustgen.certify.RULES, {name!r}: rule}}")
+        where = f"rules={{**robustgen.certify.RULES, {name!r}: rule}}"
+        super().__init__(f"primitive {name!r} {reason}: give one as {where}")
         self.name = name
 
 
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+_CALLS = frozenset(
+    """jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
+    custom_vjp_call_jaxpr""".split()
+)
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _PRODUCTS = ("dot_general", "conv_general_dilated")
+_HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
 
 def trace(fn: Callable[[Array], Array], x: Array, whole: Iterable[tuple[str, Callable]] = ()) -> Program:
@@ -150,6 +160,8 @@ class _Builder:
             return self.record(name, eqn, args)
         if name in _CALLS:
             known = _recognised(eqn, self.whole)
+            if not known and (product := _only_product(eqn)):
+                return self.record(product.primitive.name, product, args, _apply(eqn.primitive, eqn.params))
             return self.record(known, eqn, args) if known else self.inline(_body(eqn), args)
         if name == "scan":
             return self.unroll(eqn, args)
@@ -158,13 +170,14 @@ class _Builder:
             return [self.call(_choose, args[0], *cases) for cases in zip(*branches, strict=True)]
         return self.record(name, eqn, args)
 
-    def record(self, name: str, eqn, args: list[Slot]) -> list[Slot]:
+    def record(self, name: str, eqn, args: list[Slot], apply: Callable[..., list[Array]] | None = None) -> list[Slot]:
         perturbed = bool(self.perturbed.intersection(args))
         params = dict(eqn.params)
         if perturbed and name in _PRODUCTS:
-            params["precision"] = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
+            params["precision"] = _HIGHEST
         outputs = [self.slot(var.aval, perturbed) for var in eqn.outvars]
-        self.equations.append(Equation(name, params, tuple(args), tuple(outputs), _apply(eqn.primitive, params)))
+        plain = _apply(eqn.primitive, params)
+        self.equations.append(Equation(name, params, tuple(args), tuple(outputs), apply or plain, plain))
         return outputs
 
     def call(self, fn: Callable, *args: Slot) -> Slot:
@@ -224,9 +237,29 @@ def _recognised(eqn, whole: tuple[tuple[str, Callable], ...]) -> str | None:
 
 
 def _same_body(eqn, fn: Callable) -> bool:
+    avals = (var.aval for var in eqn.invars)
     try:
-        reference = jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in eqn.invars))
+        reference = jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals))
     except TypeError:  # another number of arguments
         return False
     calls = getattr(reference, "jaxpr", reference).eqns
     return len(calls) == 1 and calls[0].primitive.name in _CALLS and str(_body(calls[0])) == str(_body(eqn))
+
+
+def _only_product(eqn):
+    """The product that a `custom_vjp` call consists of, of its own operands in their order; None for other calls."""
+    if eqn.primitive.name.startswith("custom_vjp"):
+        body = _body(eqn)
+        inner = getattr(body, "jaxpr", body)
+        if len(inner.eqns) == 1 and not inner.constvars:
+            (only,) = inner.eqns
+            exact = only.params.get("precision") == _HIGHEST  # what the call computes, its parameters cannot be changed
+            if only.primitive.name in _PRODUCTS and exact and _passes(inner, only):
+                return only
+    return None
+
+
+def _passes(inner, only) -> bool:
+    """Whether a jaxpr hands its inputs to its only equation, and that one's result back."""
+    pairs = (*zip(inner.invars, only.invars), *zip(inner.outvars, only.outvars))
+    return len(inner.invars) == len(only.invars) and all(a is b for a, b in pairs)

@@ -15,11 +15,11 @@ from robustgen.certify.interpreter import Equation, Rule
 from robustgen.core import Interval
 
 _INCREASING = """
-    add add_any max min concatenate pad clamp reshape transpose broadcast_in_dim slice squeeze rev split copy copy_p
-    expand_dims stop_gradient convert_element_type reduce_precision optimization_barrier sharding_constraint name
-    device_put reduce_sum reduce_max reduce_min reduce_and reduce_or cumsum cummax cummin cumlogsumexp
-    reduce_window_sum reduce_window_max reduce_window_min exp exp2 expm1 tanh logistic erf erf_inv cbrt asin atan sinh
-    asinh atanh sign floor ceil round and or logaddexp softplus elu selu celu leaky_relu""".split()
+    add add_any max min concatenate stack unstack tile pad clamp reshape transpose broadcast_in_dim slice squeeze rev
+    split copy copy_p expand_dims stop_gradient convert_element_type reduce_precision optimization_barrier
+    sharding_constraint name device_put reduce_sum reduce_max reduce_min reduce_and reduce_or cumsum cummax cummin
+    cumlogsumexp reduce_window_sum reduce_window_max reduce_window_min exp exp2 expm1 tanh logistic erf erf_inv cbrt
+    asin atan sinh asinh atanh sign floor ceil round and or logaddexp softplus elu selu celu leaky_relu""".split()
 
 _DECREASING = "neg erfc acos not".split()
 
