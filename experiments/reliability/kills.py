@@ -80,6 +80,8 @@ def main(_: list[str]) -> None:
         if outcome(workdir) != expected:
             sys.exit(f"DIFFERS      {workdir}, killed after steps {steps}")
         kills, runs = kills + len(steps), runs + 1
+        if not steps:
+            seconds *= 0.7  # the machine was busier at the beginning; most kills would come after the end
         log.say(f"run {runs}        bit-identical after kills at steps {steps}")
     log.say(f"kill -9      {kills} of {kills} resumed to a bit-identical end, in {runs} runs")
 
