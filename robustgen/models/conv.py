@@ -1,11 +1,13 @@
-"""Two-dimensional convolution, NHWC, with derivatives that XLA's CPU back end runs fast inside loops too.
+"""Two-dimensional convolution, NHWC, with derivatives that XLA's CPU back end runs fast, inside loops too.
 
 Inside a `fori_loop`, `scan` or `while_loop` that back end leaves the convolutions of a derivative in a layout it has no
-fast kernel for (jax issue 12868). `conv2d` writes each derivative as a forward convolution of itself instead, so that
-derivatives of every order stay fast. Other back ends differentiate `lax.conv_general_dilated` their own way.
+fast kernel for (jax issue 12868). `conv2d` writes each derivative as a forward convolution of itself, or as a matrix
+product where channels are few, so that derivatives of every order stay fast. A stride is undone first, by moving
+s x s blocks of pixels into channels. Other back ends differentiate `lax.conv_general_dilated` their own way.
 """
 
 import functools
+from typing import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,64 +16,128 @@ from jax import lax
 from robustgen.core import Array
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros before and after the rows, before and after the columns."""
 
-_CANONICAL = ("NHWC", "HWIO", "NHWC")
+FEW_CHANNELS = 4  # up to here products over channels beat XLA's convolution: experiments/benchmarks/conv_forms.py
+
 _gradients = jax.make_user_context(default_value=None)  # part of jit's cache key, as a global would not be
 
 
 def native_gradients():
-    """Context in which `conv2d` is differentiated by XLA: needed for forward mode (`jax.jvp`, `jacfwd`, `linearize`),
-    which the CPU's own derivatives refuse with a TypeError. Same values; slow inside loops on the CPU."""
+    """Context in which `conv2d` is differentiated by XLA. The same derivatives up to rounding, slow inside loops on the
+    CPU, but forward mode (`jax.jvp`, `jacfwd`, `linearize`) works, where the CPU's own ones raise TypeError."""
     return _gradients("native")
 
 
 def conv2d(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
-    """Cross-correlation of x [B, H, W, C] with kernel [h, w, C, D], zero-padded: [B, H', W', D]."""
+    """Cross-correlation of x [B, H, W, C] with kernel [h, w, C, D], x padded with zeros: [B, H', W', D]."""
     if _gradients.value == "native" or jax.default_backend() != "cpu":
         return _plain(x, kernel, stride, padding)
-    return _conv(x, kernel, stride, padding)
+    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    return _conv(x, kernel, stride, padding, _plain)
 
 
 def _plain(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_CANONICAL)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _conv(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    return _plain(x, kernel, stride, padding)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: Array, kernel: Array, stride: int, padding: Padding, form: Callable) -> Array:
+    """`form` computes the value; the derivatives are the same for all."""
+    return form(x, kernel, stride, padding)
 
 
-def _forward(x: Array, kernel: Array, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, stride, padding), (x, kernel)
+def _forward(x: Array, kernel: Array, stride: int, padding: Padding, form: Callable):
+    """Where a derivative is wanted, what runs in loops is chosen for speed; elsewhere it stays what was written."""
+    form = _sum_of_shifts if stride == 1 and x.shape[3] <= FEW_CHANNELS else form
+    return _conv(x, kernel, stride, padding, form), (x, kernel)
 
 
-def _backward(stride: int, padding: Padding, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _backward(stride: int, padding: Padding, form: Callable, residuals: tuple[Array, Array], g: Array):
     x, kernel = residuals
-    g = _dilate(g, stride)
-    return _input_gradient(x, kernel, padding, g), _kernel_gradient(x, kernel, padding, g)
+    if stride == 1:
+        return _input_gradient(x.shape, kernel, padding, g), _kernel_gradient(x, kernel.shape, padding, g)
+    blocks = functools.partial(_blocks_to_channels, stride=stride, padding=padding, kernel=kernel.shape, out=g.shape)
+    fold = functools.partial(_fold_kernel, stride=stride)
+    x_blocks, kernel_blocks, valid = blocks(x), fold(kernel), ((0, 0), (0, 0))
+    (dx,) = jax.linear_transpose(blocks, x)(_input_gradient(x_blocks.shape, kernel_blocks, valid, g))
+    (dk,) = jax.linear_transpose(fold, kernel)(_kernel_gradient(x_blocks, kernel_blocks.shape, valid, g))
+    return dx, dk
 
 
 _conv.defvjp(_forward, _backward)
 
 
-def _dilate(g: Array, stride: int) -> Array:
-    """Zeros between the entries, so that what remains is the derivative of a convolution of stride 1."""
-    inner = (0, 0, stride - 1)
-    return g if stride == 1 else lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), inner, inner, (0, 0, 0)))
+def _sum_of_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    """Stride 1, one multiplication per tap and input channel: XLA fuses them all into one pass over the output."""
+    del stride
+    x = _pad(x, *padding)
+    h, w, channels, _ = kernel.shape
+    rows, cols = x.shape[1] - h + 1, x.shape[2] - w + 1
+    taps = [(i, j, c) for i in range(h) for j in range(w) for c in range(channels)]
+    return sum(x[:, i : i + rows, j : j + cols, c : c + 1] * kernel[i, j, c].reshape(1, 1, 1, -1) for i, j, c in taps)
 
 
-def _input_gradient(x: Array, kernel: Array, padding: Padding, g: Array) -> Array:
-    """The full convolution of g with the kernel turned by 180 degrees, its channels exchanged."""
-    flipped = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    full = tuple(
-        (k - 1 - low, n + low - m) for n, m, k, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel.shape, padding)
-    )
-    return _conv(g, flipped, 1, full)
+def _input_gradient(shape: tuple[int, ...], kernel: Array, padding: Padding, g: Array) -> Array:
+    """The full convolution of g with the kernel turned by 180 degrees, its channels exchanged. Stride 1."""
+    if shape[3] <= FEW_CHANNELS:
+        return _spread(shape, kernel, padding, g)
+    turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    ends = zip(shape[1:3], g.shape[1:3], kernel.shape, padding)
+    full = tuple((k - 1 - low, n + low - m) for n, m, k, (low, _) in ends)
+    return _conv(g, turned, 1, full, _plain)
 
 
-def _kernel_gradient(x: Array, kernel: Array, padding: Padding, g: Array) -> Array:
-    """x correlated with g: channels take the place of examples, examples of channels."""
-    exact = tuple(
-        (low, m + k - 1 - n - low) for n, m, k, (low, _) in zip(x.shape[1:3], g.shape[1:3], kernel.shape, padding)
-    )
-    return jnp.transpose(_conv(jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3)), 1, exact), (1, 2, 0, 3))
+def _spread(shape: tuple[int, ...], kernel: Array, padding: Padding, g: Array) -> Array:
+    """All taps as one matrix product, then each moved to where it belongs and added. Stride 1."""
+    taps = jnp.einsum("bhwd,ijcd->bhwijc", g, kernel)
+    (top, _), (left, _), (height, width) = *padding, shape[1:3]
+
+    def moved(i: int, j: int) -> Array:
+        rows, cols = (i - top, height - g.shape[1] - i + top), (j - left, width - g.shape[2] - j + left)
+        return _pad(taps[:, :, :, i, j], rows, cols)
+
+    return sum(moved(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
+
+
+def _kernel_gradient(x: Array, shape: tuple[int, ...], padding: Padding, g: Array) -> Array:
+    """x correlated with g, channels in the place of examples and examples in the place of channels. Stride 1."""
+    if x.shape[3] <= FEW_CHANNELS:
+        return _patch_products(x, shape, padding, g)
+    ends = zip(x.shape[1:3], g.shape[1:3], shape, padding)
+    exact = tuple((low, m + k - 1 - n - low) for n, m, k, (low, _) in ends)
+    turned = _conv(jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3)), 1, exact, _plain)
+    return jnp.transpose(turned, (1, 2, 0, 3))
+
+
+def _patch_products(x: Array, shape: tuple[int, ...], padding: Padding, g: Array) -> Array:
+    """One matrix product per row of the kernel, over the columns of x laid side by side. Stride 1."""
+    x = _pad(x, *padding)
+    cols = jnp.concatenate([x[:, :, j : j + g.shape[2]] for j in range(shape[1])], axis=3)
+    rows = [jnp.einsum("bhwp,bhwd->pd", cols[:, i : i + g.shape[1]], g) for i in range(shape[0])]
+    return jnp.stack(rows).reshape(shape)
+
+
+def _blocks_to_channels(x: Array, *, stride: int, padding: Padding, kernel: tuple, out: tuple) -> Array:
+    """x padded, or cropped of what no window sees, with blocks of stride x stride pixels moved to its channels."""
+    s = stride
+    height, width = (m - 1 + -(-k // s) for m, k in zip(out[1:3], kernel))
+    ends = ((low, s * t - n - low) for n, t, (low, _) in zip(x.shape[1:3], (height, width), padding))
+    x = _pad(x, *ends)
+    x = x.reshape(-1, height, s, width, s, x.shape[3])
+    return jnp.transpose(x, (0, 1, 3, 2, 4, 5)).reshape(-1, height, width, s * s * x.shape[5])
+
+
+def _fold_kernel(kernel: Array, *, stride: int) -> Array:
+    """The kernel of stride 1 that does to blocks what `kernel` does to pixels."""
+    s, (h, w, channels, features) = stride, kernel.shape
+    kernel = jnp.pad(kernel, ((0, -h % s), (0, -w % s), (0, 0), (0, 0)))
+    kernel = kernel.reshape(-(-h // s), s, -(-w // s), s, channels, features)
+    return jnp.transpose(kernel, (0, 2, 1, 3, 4, 5)).reshape(-(-h // s), -(-w // s), -1, features)
+
+
+def _pad(x: Array, rows: tuple[int, int], cols: tuple[int, int]) -> Array:
+    """Zeros around the image; negative numbers crop, which jnp.pad refuses."""
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*rows, 0), (*cols, 0), (0, 0, 0)))
