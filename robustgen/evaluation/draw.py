@@ -85,7 +85,9 @@ def shared_labels(figure: "Figure", axes: "list[Axes]", x: str, y: str) -> None:
 def legend(figure: "Figure", ax: "Axes") -> None:
     """What is drawn in `ax`, named above the figure."""
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False, labelcolor=INK)
+    inches = 0.6 + 0.085 * max(map(len, labels))
+    columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, labelcolor=INK)
 
 
 def label(figure: "Figure", ax: "Axes", texts: Sequence[str], at: np.ndarray, avoid: np.ndarray) -> None:

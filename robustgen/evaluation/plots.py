@@ -92,7 +92,7 @@ def gaps(rows: Sequence[Row]) -> "Figure | None":
     rows = [row for row in rows if row.clean_gap is not None]
     if not rows:
         return None
-    figure, (ax,) = grid(1, 1, (6.4, 0.9 + 0.42 * len(rows)))
+    figure, (ax,) = grid(1, 1, (6.4, 1.2 + 0.42 * len(rows)))
     height = np.arange(len(rows))[::-1]
     for shift, marker, color, name in ((0.13, "o", COLORS[0], "clean"), (-0.13, "D", COLORS[1], "robust")):
         found = [getattr(row, f"{name}_gap").examples for row in rows]
@@ -101,6 +101,7 @@ def gaps(rows: Sequence[Row]) -> "Figure | None":
         ax.errorbar(value, height + shift, xerr=bars, fmt=marker, color=color, ms=5, lw=1.3, label=name)
     ax.axvline(0, color=INK, lw=0.8)
     ax.set(yticks=height, yticklabels=[row.label for row in rows], xlabel="train minus test accuracy (points)")
+    ax.set_ylim(-0.5, len(rows) - 0.5)
     ax.grid(axis="y", visible=False)
     legend(figure, ax)
     return figure

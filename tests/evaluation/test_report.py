@@ -155,6 +155,20 @@ def test_png_is_what_it_shows(tmp_path):
     assert factor == 5.0 and images.perturbation(np.ones((2, 2)), np.ones((2, 2)))[1] == 1.0
 
 
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 14])
+def test_figures_cut_nothing_off(num_rows):
+    summary = summarize([made_run("TRADES", {"beta": float(i)}, 0.9, 0.5, 0.1, 0) for i in range(num_rows)])
+    drawn = [plots.tradeoff(summary), *(plot(summary.rows) for plot in (plots.training, plots.gaps))]
+    for figure in (*drawn, plots.radius(summary.rows, 0.1)):
+        figure.draw_without_rendering()
+        frame = figure.bbox
+        boxes = [legend.get_window_extent() for legend in figure.legends]
+        boxes += [label.get_window_extent() for ax in figure.axes if ax.get_visible() for label in (ax.title, *ax.texts)]
+        for box in boxes:
+            assert box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1
+            assert box.y0 >= frame.y0 - 1 and box.y1 <= frame.y1 + 1
+
+
 def test_labels_of_the_trade_off_do_not_overlap():
     """Ten settings, some close together: no two names cover each other, nor does a name leave its axes."""
     points = [(0.9 - 0.004 * i, 0.5 + 0.3 * (1 - np.exp(-i))) for i in range(10)]
