@@ -110,8 +110,9 @@ def _refusal(annotation: Any, value: Any) -> str | None:
 
 def _alternatives(union: tuple, value: Any) -> list:
     """The members of a union that `value` is held against: in `Positive | Schedule`, a number is no schedule."""
-    data = [a for a in union if _describes_data(a)]
-    return data if data and isinstance(value, (numbers.Number, str, np.ndarray, jax.Array)) else list(union)
+    if not any(map(_describes_data, union)) or not isinstance(value, (numbers.Number, str, np.ndarray, jax.Array, type(None))):
+        return list(union)
+    return [a for a in union if _describes_data(a) or a is type(None)]
 
 
 def _describes_data(annotation: Any) -> bool:
