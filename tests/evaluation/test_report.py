@@ -3,6 +3,7 @@
 import base64
 import html.parser
 import re
+import xml.etree.ElementTree
 import zlib
 
 import matplotlib
@@ -181,3 +182,9 @@ def test_labels_of_the_trade_off_do_not_overlap():
         names |= {text.get_text() for text in ax.texts}
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert names == {f"β={i}" for i in range(10)}
+
+
+def test_standalone_figures_are_xml(folder):
+    for file in folder.glob("*.svg"):
+        assert xml.etree.ElementTree.parse(file).getroot().tag.endswith("svg")
+        assert "<metadata>" not in file.read_text()
