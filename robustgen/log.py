@@ -64,6 +64,19 @@ class Writer(Protocol):
     def write(self, step: int, row: dict[str, Any]) -> None: ...
 
 
+class Nowhere:
+    """A metrics log that keeps nothing: for every process but the first."""
+
+    def write(self, step: int, row: dict[str, Any]) -> None:
+        """Drops the row."""
+
+    def flush(self) -> None:
+        """Has nothing to wait for."""
+
+    def truncate_after(self, step: float) -> None:
+        """Has nothing to drop."""
+
+
 class LogError(ValueError):
     """A metrics file has a line that no run of ours wrote; names the file and the line."""
 

@@ -5,10 +5,13 @@ A step is written once, for the global batch. It takes its rows with `core.local
 """
 
 import functools
+import functools
 from typing import Callable, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from robustgen.core import DATA_AXIS, PyTree, local_rows
@@ -64,9 +67,38 @@ def pmap(*, num_devices: Count | None = None) -> Backend:
     devices = _devices(num_devices)
 
     def compile(step: Callable) -> Callable:
-        return jax.pmap(step, axis_name=DATA_AXIS, in_axes=(None, None), out_axes=None, devices=devices)
+        def on_device(_: jax.Array, carry: PyTree, data: PyTree) -> PyTree:
+            return step(carry, data)
+
+        mapped = jax.pmap(on_device, axis_name=DATA_AXIS, in_axes=(0, None, None), out_axes=None, devices=devices)
+        return functools.partial(mapped, np.arange(len(devices)))  # pmap wants one argument that is mapped
 
     return Backend(len(devices), compile, local_rows, lambda tree: tree)
+
+
+def join(coordinator: str, num_processes: int | None, process: int | None) -> None:
+    """Makes this one of several processes that train together; before any other use of a device.
+
+    `coordinator` is HOST:PORT of process 0, or "auto" where the cluster (TPU pod, SLURM) tells everything itself.
+    """
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    if num_processes is None or process is None:
+        raise KnobError("coordinator", "needs --processes and --process beside it")
+    jax.distributed.initialize(coordinator, num_processes=num_processes, process_id=process)
+
+
+def on_this_process(tree: PyTree) -> PyTree:
+    """A tree that is whole on every process as arrays of this process alone, for work that processes do not share."""
+    return tree if jax.process_count() == 1 else jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` holds on any process; all must ask at the same point."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
 
 
 def _place(tree: PyTree, sharding: NamedSharding) -> PyTree:

@@ -7,7 +7,6 @@ never touches the trainer.
 import functools
 import json
 import pathlib
-import time
 from typing import Any, Callable, Mapping, NamedTuple
 
 import fiddle as fdl
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustgen import checkpoint, config, log, parallel, population, preemption, train
+from robustgen import checkpoint, config, log, loop, parallel, population, train
 from robustgen.config import app
 from robustgen.core import Array, Net, Stream, TrainState
 from robustgen.data import source
@@ -26,10 +25,6 @@ from robustgen.evaluation.results import replace_file
 from robustgen.measure import measure
 from robustgen.models.net import init
 from robustgen.recipe import Recipe
-
-SAVE_SECONDS = 30.0
-"""At most this much work is lost to `kill -9`; SIGTERM loses none. When a run saves changes none of its numbers."""
-
 
 class Plan(NamedTuple):
     """A config made ready to train: everything built that no hyper-parameter of a population can change."""
@@ -65,10 +60,11 @@ def open_run(
     fingerprint = config.fingerprint(run.config)
     sweep = None if members is None else {name: np.asarray(v).tolist() for name, v in members.values.items()}
     identity = {"fingerprint": fingerprint, "sweep": sweep, "seeds": None if members is None else members.seeds.tolist()}
-    _refuse_another(folder, identity)
     data = made.recipe.data
     data_hash = source.fingerprint(data, "train")
-    config.record(folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash)
+    if jax.process_index() == 0:
+        _refuse_another(folder, identity)
+        config.record(folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash)
     sizes = "  ".join(f"{name} {len(data.load(name).y)}" for name in ("train", "validation"))
     log.note(f"run    {fingerprint} in {folder} on {jax.device_count()} x {jax.devices()[0].device_kind}")
     log.note(f"data   {data.name}  {sizes}  sha256 {data_hash[:8]}")
@@ -120,9 +116,8 @@ def train_one(plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend) ->
     def advance(state: TrainState, split: Split, *, length: int) -> tuple[TrainState, dict[str, Array]]:
         return train.chunk(learner, _stream(plan, split, backend.spread), state, length=length)
 
-    guards = [train.stop_if_not_finite]
-    state = _run(plan, folder, state, advance, backend, validate=_validator(plan, None), guards=guards)
-    return train.final_net(state, plan.recipe.model.apply)
+    state = _trained(plan, folder, state, advance, backend, None, guard=_guard(plan))
+    return parallel.on_this_process(train.final_net(state, plan.recipe.model.apply))
 
 
 def train_many(
@@ -136,8 +131,8 @@ def train_many(
     def advance(state: TrainState, split: Split, *, length: int) -> tuple[TrainState, dict[str, Array]]:
         return population.population_chunk(at, _stream(plan, split), state, values, length=length)
 
-    state = _run(plan, folder, state, advance, backend, validate=_validator(plan, len(members.seeds)), guards=[])
-    return train.final_net(state, plan.recipe.model.apply)
+    state = _trained(plan, folder, state, advance, backend, len(members.seeds), guard=_tell_of_diverged())
+    return parallel.on_this_process(train.final_net(state, plan.recipe.model.apply))
 
 
 def _stream(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda rows: rows) -> Stream:
@@ -147,59 +142,48 @@ def _stream(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda 
     )
 
 
-def _run(
-    plan: Plan,
-    folder: pathlib.Path,
-    state: TrainState,
-    advance: Callable,
-    backend: parallel.Backend,
-    *,
-    validate: Callable[[TrainState], dict[str, np.ndarray]],
-    guards: list[Callable],
-) -> TrainState:
-    """The loop around `advance`: restore, train, log, validate, save. Returns the last state."""
+def _trained(
+    plan: Plan, folder: pathlib.Path, state: TrainState, advance: Callable, backend: parallel.Backend,
+    num_nets: int | None, *, guard: Callable[[int, dict[str, np.ndarray]], None],
+) -> TrainState:  # fmt: skip
+    """Runs `advance(state, split, length=...)` to the plan's last step."""
     split = backend.place(sealed(plan.recipe.data).load("train"))
     compiled = functools.cache(lambda length: backend.compile(functools.partial(advance, length=length)))
-    metrics, state = _resume(folder, state)
-    start = int(np.max(state.step))
-    progress = log.Progress(plan.num_steps, start=start, label="train")
-    validate_every = max(1, round(plan.recipe.training.validate_every * plan.steps_per_epoch))
-    saved = time.monotonic()
-    spans = train.fit(
+    training = plan.recipe.training
+    return loop.run(
         lambda state, length: compiled(length)(state, split),
         state,
+        folder=folder,
         num_steps=plan.num_steps,
-        span=plan.recipe.training.log_every,
-        guard=lambda step, rows: [guard(step, rows) for guard in guards],
+        span=training.log_every,
+        validate=_validator(plan, num_nets),
+        validate_every=max(1, round(training.validate_every * plan.steps_per_epoch)),
+        guard=guard,
     )
-    before = start
-    for span in spans:
-        state, row = span.state, span.metrics
-        if span.step // validate_every > before // validate_every or span.step == plan.num_steps:
-            row = {**row, **validate(state)}
-        before = span.step
-        metrics.write(span.step, row)
-        progress.update(span.step, _headline(row))
-        last = span.step == plan.num_steps
-        if last or preemption.requested() or time.monotonic() - saved > SAVE_SECONDS:
-            metrics.flush()
-            checkpoint.save(folder / "checkpoints", span.step, state)
-            saved = time.monotonic()
-        preemption.check()
-    progress.close()
-    metrics.flush()
-    return state
 
 
-def _resume(folder: pathlib.Path, state: TrainState) -> tuple[log.MetricsLog, TrainState]:
-    metrics = log.MetricsLog(folder / "metrics.jsonl")
-    found = checkpoint.restore(folder / "checkpoints", state)
-    if found is None:
-        metrics.truncate_after(-1)
-        return metrics, state
-    log.note(f"resume  step {found.step} of {folder}")
-    metrics.truncate_after(found.step)
-    return metrics, found.state
+def _guard(plan: Plan) -> Callable[[int, dict[str, np.ndarray]], None]:
+    """Stops a run that is not finite, or whose training accuracy stays at chance for a tenth of training."""
+    patience = max(plan.num_steps // 10, 5 * plan.recipe.training.log_every)
+    collapsed = train.stop_if_collapsed(num_classes=plan.recipe.data.num_classes, patience=patience)
+
+    def guard(first_step: int, metrics: dict[str, np.ndarray]) -> None:
+        train.stop_if_not_finite(first_step, metrics)
+        collapsed(first_step, metrics)
+
+    return guard
+
+
+def _tell_of_diverged() -> Callable[[int, dict[str, np.ndarray]], None]:
+    """A member of a population that diverges is named, once; the others go on."""
+    told: set[int] = set()
+
+    def guard(first_step: int, metrics: dict[str, np.ndarray]) -> None:
+        for member in set(np.flatnonzero(population.diverged(metrics)).tolist()) - told:
+            told.add(member)
+            log.warn(f"member {member} diverged at about step {first_step}; it keeps its last good parameters")
+
+    return guard
 
 
 def _validator(plan: Plan, num_nets: int | None) -> Callable[[TrainState], dict[str, np.ndarray]]:
@@ -209,13 +193,9 @@ def _validator(plan: Plan, num_nets: int | None) -> Callable[[TrainState], dict[
     watched = evaluator(attacks={"": recipe.training.validate_with(threat, eps)}, certifiers={}, threat=threat)
 
     def validate(state: TrainState) -> dict[str, np.ndarray]:
-        net = train.final_net(state, recipe.model.apply)
+        net = parallel.on_this_process(train.final_net(state, recipe.model.apply))
         found = measure(watched, net, recipe.data, "validation", recipe, num_examples=None, num_nets=num_nets)
         return {"validation_clean": found["clean"].mean(-1), "validation_robust": found["robust:"].mean(-1)}
 
     return validate
 
-
-def _headline(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = ("loss", "clean_accuracy", "adv_accuracy", "certified_accuracy", "validation_clean", "validation_robust")
-    return {name: row[name] for name in shown if name in row}
