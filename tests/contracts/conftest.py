@@ -62,11 +62,11 @@ class Case(NamedTuple):
 
 def samples(threat: Threat) -> dict[Any, Any]:
     """What knobs are filled with: by "factory.name", by name, by annotation, in this order."""
-    pgd = functools.partial(attacks.pgd, threat, step_size=0.03, num_steps=3)
+    pgd = functools.partial(attacks.pgd, threat, step_size=0.03, num_steps=3, judge=attacks.margin)
     certifier = certify.ibp(threat)
     return {
-        "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001)),
-        "attacks": (pgd(objective=attacks.margin, judge=attacks.margin), pgd(objective=attacks.cross_entropy)),
+        "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
+        "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
         "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0),
         "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
