@@ -88,7 +88,7 @@ class MetricsLog:
     and belongs before each checkpoint. Order to hold: write the rows of a step, `flush`, save the step; on resume
     `truncate_after(step)`. With rows that depend on (seed, step) alone (no times), the file of a killed and resumed run
     is then byte for byte that of an uninterrupted one. On several processes only the first should write. The file is
-    open only while a row is written: one that is not `close`d leaks nothing.
+    open only while a row is written, so there is nothing to close.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -117,8 +117,6 @@ class MetricsLog:
         """Waits until every row is on the disk."""
         with open(self.path, "rb") as stream:
             os.fsync(stream.fileno())
-
-    close = flush
 
     def truncate_after(self, step: float) -> None:
         """Drops the rows later than `step` and a torn last line; -1 empties the file. Raises LogError on damage."""
@@ -188,12 +186,7 @@ class Progress:
     """
 
     def __init__(
-        self,
-        total: int,
-        *,
-        start: int = 0,
-        label: str = "step",
-        stream: TextIO | None = None,
+        self, total: int, *, start: int = 0, label: str = "step", stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._total, self._label, self._clock = total, label, clock
