@@ -18,7 +18,10 @@ from robustgen.core import Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros before and after the rows, before and after the columns."""
 
-FEW_CHANNELS = 4  # up to here products over channels beat XLA's convolution: experiments/benchmarks/conv_forms.py
+VALID = ((0, 0), (0, 0))
+
+FEW_CHANNELS = 4
+"""Up to here sums and matrix products beat XLA's convolution on the CPU: experiments/benchmarks/conv_forms.py."""
 
 _gradients = jax.make_user_context(default_value=None)  # part of jit's cache key, as a global would not be
 
@@ -33,7 +36,7 @@ def conv2d(x: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     """Cross-correlation of x [B, H, W, C] with kernel [h, w, C, D], x padded with zeros: [B, H', W', D]."""
     if _gradients.value == "native" or jax.default_backend() != "cpu":
         return _plain(x, kernel, stride, padding)
-    if kernel.shape[:2] == (1, 1) and padding == ((0, 0), (0, 0)):
+    if kernel.shape[:2] == (1, 1) and padding == VALID:
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     return _conv(x, kernel, stride, padding, _plain)
 
@@ -50,8 +53,8 @@ def _conv(x: Array, kernel: Array, stride: int, padding: Padding, form: Callable
 
 
 def _forward(x: Array, kernel: Array, stride: int, padding: Padding, form: Callable):
-    """Where a derivative is wanted, what runs in loops is chosen for speed; elsewhere it stays what was written."""
-    form = _sum_of_shifts if stride == 1 and x.shape[3] <= FEW_CHANNELS else form
+    """Where a derivative is wanted the value is computed the fastest way; elsewhere it stays what was written."""
+    form = _few_channels if x.shape[3] <= FEW_CHANNELS else form
     return _conv(x, kernel, stride, padding, form), (x, kernel)
 
 
@@ -59,20 +62,26 @@ def _backward(stride: int, padding: Padding, form: Callable, residuals: tuple[Ar
     x, kernel = residuals
     if stride == 1:
         return _input_gradient(x.shape, kernel, padding, g), _kernel_gradient(x, kernel.shape, padding, g)
-    blocks = functools.partial(_blocks_to_channels, stride=stride, padding=padding, kernel=kernel.shape, out=g.shape)
+    blocks = functools.partial(_blocks_to_channels, stride=stride, padding=padding, kernel=kernel.shape)
     fold = functools.partial(_fold_kernel, stride=stride)
-    x_blocks, kernel_blocks, valid = blocks(x), fold(kernel), ((0, 0), (0, 0))
-    (dx,) = jax.linear_transpose(blocks, x)(_input_gradient(x_blocks.shape, kernel_blocks, valid, g))
-    (dk,) = jax.linear_transpose(fold, kernel)(_kernel_gradient(x_blocks, kernel_blocks.shape, valid, g))
+    x_blocks, kernel_blocks = blocks(x), fold(kernel)
+    (dx,) = jax.linear_transpose(blocks, x)(_input_gradient(x_blocks.shape, kernel_blocks, VALID, g))
+    (dk,) = jax.linear_transpose(fold, kernel)(_kernel_gradient(x_blocks, kernel_blocks.shape, VALID, g))
     return dx, dk
 
 
 _conv.defvjp(_forward, _backward)
 
 
-def _sum_of_shifts(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
-    """Stride 1, one multiplication per tap and input channel: XLA fuses them all into one pass over the output."""
-    del stride
+def _few_channels(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
+    if stride > 1:
+        x = _blocks_to_channels(x, stride=stride, padding=padding, kernel=kernel.shape)
+        kernel, padding = _fold_kernel(kernel, stride=stride), VALID
+    return _sum_of_shifts(x, kernel, padding) if x.shape[3] <= FEW_CHANNELS else _plain(x, kernel, 1, padding)
+
+
+def _sum_of_shifts(x: Array, kernel: Array, padding: Padding) -> Array:
+    """One multiplication per tap and input channel: XLA fuses them all into one pass over the output. Stride 1."""
     x = _pad(x, *padding)
     h, w, channels, _ = kernel.shape
     rows, cols = x.shape[1] - h + 1, x.shape[2] - w + 1
@@ -120,14 +129,16 @@ def _patch_products(x: Array, shape: tuple[int, ...], padding: Padding, g: Array
     return jnp.stack(rows).reshape(shape)
 
 
-def _blocks_to_channels(x: Array, *, stride: int, padding: Padding, kernel: tuple, out: tuple) -> Array:
+def _blocks_to_channels(x: Array, *, stride: int, padding: Padding, kernel: tuple[int, ...]) -> Array:
     """x padded, or cropped of what no window sees, with blocks of stride x stride pixels moved to its channels."""
-    s = stride
-    height, width = (m - 1 + -(-k // s) for m, k in zip(out[1:3], kernel))
-    ends = ((low, s * t - n - low) for n, t, (low, _) in zip(x.shape[1:3], (height, width), padding))
-    x = _pad(x, *ends)
-    x = x.reshape(-1, height, s, width, s, x.shape[3])
-    return jnp.transpose(x, (0, 1, 3, 2, 4, 5)).reshape(-1, height, width, s * s * x.shape[5])
+
+    def extent(n: int, k: int, low: int, high: int) -> int:
+        return (n + low + high - k) // stride + -(-k // stride)
+
+    height, width = (extent(n, k, *ends) for n, k, ends in zip(x.shape[1:3], kernel, padding))
+    ends = ((low, stride * m - n - low) for n, m, (low, _) in zip(x.shape[1:3], (height, width), padding))
+    x = _pad(x, *ends).reshape(-1, height, stride, width, stride, x.shape[3])
+    return jnp.transpose(x, (0, 1, 3, 2, 4, 5)).reshape(-1, height, width, stride**2 * x.shape[5])
 
 
 def _fold_kernel(kernel: Array, *, stride: int) -> Array:

@@ -1,5 +1,7 @@
 """Values and derivatives of `conv2d` against XLA's own, in float64."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +28,15 @@ CASES = {
     "one by one, padded": ((4, 4, 5), (1, 1, 4), 1, ((1, 1), (1, 1))),
 }
 
+SECOND_ORDER = [
+    "one channel",
+    "many channels, same",
+    "padding beyond the kernel",
+    "stride 2 as in ResNets",
+    "stride 2 as in Wong & Kolter, one channel",
+    "one by one, padded",
+]
+
 
 def native(x, kernel, *, stride, padding):
     return lax.conv_general_dilated(
@@ -49,20 +60,80 @@ def penalty(conv, how):
     return lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel, **how)) + conv(x, kernel, **how) ** 3 / 50)
 
 
+def differentiated(conv, how):
+    return jax.jit(jax.value_and_grad(penalty(conv, how), (0, 1)))
+
+
+def squared_gradient_norm(conv, how):
+    gradients = jax.grad(penalty(conv, how), (0, 1))
+    return lambda x, kernel: sum(jnp.sum(g**2) for g in gradients(x, kernel))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_both_gradients_are_xlas(case, x64):
     x, kernel, how = example(case)
     close(conv2d(x, kernel, **how), native(x, kernel, **how))
-    ours, theirs = (jax.value_and_grad(penalty(conv, how), (0, 1)) for conv in (conv2d, native))
-    close(jax.jit(ours)(x, kernel), jax.jit(theirs)(x, kernel))
+    close(differentiated(conv2d, how)(x, kernel), differentiated(native, how)(x, kernel))
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_gradients_of_the_norm_of_the_gradients_are_xlas(case, x64):
+@pytest.mark.parametrize("case", SECOND_ORDER)
+def test_second_derivatives_are_xlas(case, x64):
     x, kernel, how = example(case)
+    ours, theirs = (jax.jit(jax.grad(squared_gradient_norm(conv, how), (0, 1))) for conv in (conv2d, native))
+    close(ours(x, kernel), theirs(x, kernel), 1e-10)
 
-    def squared_norm(conv):
-        gradients = jax.grad(penalty(conv, how), (0, 1))
-        return jax.jit(jax.grad(lambda *a: sum(jnp.sum(g**2) for g in gradients(*a)), (0, 1)))
 
-    close(squared_norm(conv2d)(x, kernel), squared_norm(native)(x, kernel), 1e-10)
+@pytest.mark.parametrize("case", ["few channels, same", "stride 2 as in ResNets"])
+def test_vmap_over_inputs_and_kernels(case, x64):
+    x, kernel, how = example(case)
+    xs, kernels = jnp.stack([x, 2 * x, x - 1]), jnp.stack([kernel, 1 - kernel, 3 * kernel])
+    mapped = jax.jit(jax.vmap(jax.grad(penalty(conv2d, how), (0, 1))))(xs, kernels)
+    for i in range(3):
+        expected = jax.jit(jax.grad(penalty(native, how), (0, 1)))(xs[i], kernels[i])
+        close(jax.tree.map(lambda a, i=i: a[i], mapped), expected, 1e-11)
+
+
+def test_descent_in_scan_is_descent_step_by_step(x64):
+    x, kernel, how = example("many channels, same")
+    descend = lambda conv, k: k - 1e-3 * jax.grad(penalty(conv, how), 1)(x, k)  # noqa: E731
+    scanned, _ = jax.jit(lambda k: jax.lax.scan(lambda k, _: (descend(conv2d, k), None), k, None, length=3))(kernel)
+    for _ in range(3):
+        kernel = jax.jit(lambda k: descend(native, k))(kernel)
+    close(scanned, kernel)
+
+
+def test_float32_gradients_are_float64_gradients_rounded(x64):
+    x, kernel, how = example("many channels, same")
+    single = differentiated(conv2d, how)(x.astype(jnp.float32), kernel.astype(jnp.float32))[1]
+    assert all(g.dtype == jnp.float32 for g in single)
+    close(single, differentiated(native, how)(x, kernel)[1], 1e-3)
+
+
+def test_forward_mode_needs_native_gradients_and_then_works(x64):
+    x, kernel, how = example("stride 2 as in ResNets")
+    push = jax.jit(lambda x: jax.jvp(lambda x: conv2d(x, kernel, **how), (x,), (jnp.ones_like(x),))[1])
+    with pytest.raises(TypeError):
+        push(x)
+    with native_gradients():
+        close(push(x), native(jnp.ones_like(x), kernel, **how))
+    with pytest.raises(TypeError):
+        push(x)  # the context is part of jit's cache key
+
+
+def test_gradients_in_loops_keep_a_layout_that_has_a_fast_kernel():
+    """What XLA's own gradients do not, and the reason for all this: see jax issue 12868."""
+    x, kernel, how = example("many channels, same")
+
+    def layouts(conv):
+        step = jax.grad(penalty(conv, how), (0, 1))
+        loop = jax.jit(lambda a: jax.lax.fori_loop(0, 9, lambda _, a: step(*a), a))
+        return set(re.findall(r"dim_labels=(\S+?)[,\s]", loop.lower((x, kernel)).compile().as_text()))
+
+    assert layouts(conv2d) == {"b01f_01io->b01f"}
+    assert layouts(native) > {"b01f_01io->b01f"}
+
+
+def test_outside_of_derivatives_it_is_one_plain_convolution():
+    x, kernel, how = example("few channels, same")
+    jaxpr = str(jax.make_jaxpr(lambda x: conv2d(x, kernel, **how))(x))
+    assert jaxpr.count("conv_general_dilated[") == 1 and "mul" not in jaxpr
