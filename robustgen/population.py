@@ -43,11 +43,14 @@ def grid(seeds: Sequence[int], values: Mapping[str, Sequence[float]]) -> Populat
 def init_population(learner_at: LearnerAt, init_net: Callable[[Key], Net], population: Population) -> TrainState:
     """The members' states before the first step, stacked along a leading axis; the step is shared."""
 
-    def member(seed: Array, values: dict[str, Array]) -> TrainState:
+    def member(seed_and_values: tuple[Array, dict[str, Array]]) -> TrainState:
+        seed, values = seed_and_values
         key = jax.random.key(seed)
         return init(learner_at(values), init_net(key), key)
 
-    return jax.jit(jax.vmap(member, out_axes=_MEMBERS))(jnp.asarray(population.seeds), population.values)
+    everyone = jnp.asarray(population.seeds), population.values
+    states = jax.jit(lambda members: jax.lax.map(member, members))(everyone)  # a map compiles twice as fast as a vmap
+    return states._replace(step=states.step[0])
 
 
 def population_chunk(

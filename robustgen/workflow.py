@@ -107,6 +107,14 @@ def init_net(plan: Plan, key: Array) -> Net:
     return init(plan.recipe.model, plan.recipe.data.shape, key)
 
 
+def batches(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda rows: rows) -> Stream:
+    """The training batches of a split on the device, as the config describes them."""
+    training = plan.recipe.training
+    return stream(
+        split, plan.recipe.data.scale, batch_size=training.batch_size, augment=training.augment, spread=spread
+    )
+
+
 def train_one(plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend) -> Net:
     """Trains the config's model with its seed; resumes what `folder` holds. Returns the net to evaluate."""
     learner = learner_at(plan, {})
@@ -114,7 +122,7 @@ def train_one(plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend) ->
     state = backend.place(jax.jit(lambda key: train.init(learner, init_net(plan, key), key))(key))
 
     def advance(state: TrainState, split: Split, *, length: int) -> tuple[TrainState, dict[str, Array]]:
-        return train.chunk(learner, _stream(plan, split, backend.spread), state, length=length)
+        return train.chunk(learner, batches(plan, split, backend.spread), state, length=length)
 
     state = _trained(plan, folder, state, advance, backend, None, guard=_guard(plan))
     return parallel.on_this_process(train.final_net(state, plan.recipe.model.apply))
@@ -129,17 +137,10 @@ def train_many(
     values = jax.tree.map(jnp.asarray, members.values)
 
     def advance(state: TrainState, split: Split, *, length: int) -> tuple[TrainState, dict[str, Array]]:
-        return population.population_chunk(at, _stream(plan, split), state, values, length=length)
+        return population.population_chunk(at, batches(plan, split), state, values, length=length)
 
     state = _trained(plan, folder, state, advance, backend, len(members.seeds), guard=_tell_of_diverged())
     return parallel.on_this_process(train.final_net(state, plan.recipe.model.apply))
-
-
-def _stream(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda rows: rows) -> Stream:
-    training = plan.recipe.training
-    return stream(
-        split, plan.recipe.data.scale, batch_size=training.batch_size, augment=training.augment, spread=spread
-    )
 
 
 def _trained(
