@@ -59,11 +59,14 @@ def run(values, length=6):
 
 def test_a_member_is_the_run_it_would_be_alone(x64):
     state, metrics = run(POPULATION.values)
+
+    @jax.jit
+    def single(seed, values):
+        learner, key = learner_at(values), jax.random.key(seed)
+        return train.chunk(learner, STREAM, train.init(learner, init_net(key), key), length=6)
+
     for member in (0, 3, 6):
-        values = POPULATION.describe(member)
-        learner, key = learner_at(values), jax.random.key(int(POPULATION.seeds[member]))
-        begin = jax.jit(lambda: train.init(learner, init_net(key), key))()  # noqa: B023
-        alone, alone_metrics = jax.jit(functools.partial(train.chunk, learner, STREAM, length=6))(begin)
+        alone, alone_metrics = single(POPULATION.seeds[member], POPULATION.describe(member))
         theirs = population.member_state(state, member)
         assert int(theirs.step) == 6 and jax.tree.structure(theirs) == jax.tree.structure(alone)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9), theirs, alone)

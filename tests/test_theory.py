@@ -80,7 +80,7 @@ CASES = {
 def test_adversarial_logistic_regression_reaches_the_closed_form(name):
     threat_at, eps, direction, robust_score = CASES[name]
     threat = threat_at(eps, clip=None)
-    attack = attacks.pgd(threat, objective=attacks.cross_entropy, step_size=max(eps, 0.1), num_steps=2)
+    attack = attacks.pgd(threat, objective=attacks.cross_entropy, step_size=max(4 * eps, 0.1), num_steps=3)
     net = trained(losses.pgd_at(attack))
     w = np.asarray(net.params["Dense_0"]["kernel"][:, 0])
     assert w @ direction / (np.linalg.norm(w) * np.linalg.norm(direction)) > 0.999
