@@ -10,13 +10,14 @@ import fiddle as fdl
 
 from configs import digits_standard
 from robustgen.losses import ibp
-from robustgen.schedules import ramp
+from robustgen.schedules import piecewise, ramp
 from robustgen.threats import linf
 
 
 def get_config() -> fdl.Config:
     config = digits_standard.get_config()
-    eps = fdl.Config(ramp, 0.0, 0.1, begin=0.05, length=0.5)
-    kappa = fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5)
-    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=eps), kappa=kappa)
+    config.training.num_epochs = 100
+    config.optimizer.learning_rate = fdl.Config(piecewise, (4e-3, 4e-4, 4e-5), boundaries=(0.7, 0.88))
+    eps = fdl.Config(ramp, 0.0, 0.1, begin=0.1, length=0.5)
+    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=eps), kappa=fdl.Config(ramp, 1.0, 0.5, begin=0.1, length=0.5))
     return config

@@ -16,6 +16,7 @@ _DEVICES = flags.DEFINE_integer("devices", None, "Devices to train on; default a
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, or 'auto' (TPU pod, SLURM).")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+_SAVE = flags.DEFINE_float("save_seconds", 30.0, "At most so much work is lost to kill -9.", lower_bound=0.0)
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 
 
@@ -26,7 +27,8 @@ def main(run: app.Run) -> None:
     log.hush(_QUIET.value or jax.process_index() > 0)
     with preemption.deferred_signals():
         plan, folder = workflow.open_run(run)
-        workflow.train_one(plan, folder, backend=_BACKENDS[_BACKEND.value](num_devices=_DEVICES.value))
+        backend = _BACKENDS[_BACKEND.value](num_devices=_DEVICES.value)
+        workflow.train_one(plan, folder, backend=backend, save_seconds=_SAVE.value)
     log.say(f"trained  {plan.num_steps} steps, in {folder}; next: experiments/evaluate.py, same --config and --workdir")
 
 

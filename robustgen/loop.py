@@ -26,6 +26,7 @@ def run(
     validate: Callable[[TrainState], dict[str, np.ndarray]],
     validate_every: int,
     guard: Callable[[int, dict[str, np.ndarray]], None],
+    save_seconds: float = SAVE_SECONDS,
 ) -> TrainState:
     """Trains from what FOLDER/checkpoints holds, or from `state`, to `num_steps`, as `train.fit` does; returns the last state.
 
@@ -45,7 +46,7 @@ def run(
         metrics.write(done, row)
         progress.update(done, {name: row[name] for name in _SHOWN if name in row})
         stopping = preemption.requested()
-        if last or stopping or parallel.any_process(time.monotonic() - saved > SAVE_SECONDS):
+        if last or stopping or parallel.any_process(time.monotonic() - saved > save_seconds):
             metrics.flush()
             checkpoint.save(folder / "checkpoints", done, state)
             saved = time.monotonic()

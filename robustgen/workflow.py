@@ -115,7 +115,9 @@ def batches(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda 
     )
 
 
-def train_one(plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend) -> Net:
+def train_one(
+    plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend, save_seconds: float = loop.SAVE_SECONDS
+) -> Net:
     """Trains the config's model with its seed; resumes what `folder` holds. Returns the net to evaluate."""
     learner = learner_at(plan, {})
     key = jax.random.key(plan.recipe.seed)
@@ -124,7 +126,7 @@ def train_one(plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend) ->
     def advance(state: TrainState, split: Split, *, length: int) -> tuple[TrainState, dict[str, Array]]:
         return train.chunk(learner, batches(plan, split, backend.spread), state, length=length)
 
-    state = _trained(plan, folder, state, advance, backend, None, guard=_guard(plan))
+    state = _trained(plan, folder, state, advance, backend, None, guard=_guard(plan), save_seconds=save_seconds)
     return parallel.on_this_process(train.final_net(state, plan.recipe.model.apply))
 
 
@@ -146,6 +148,7 @@ def train_many(
 def _trained(
     plan: Plan, folder: pathlib.Path, state: TrainState, advance: Callable, backend: parallel.Backend,
     num_nets: int | None, *, guard: Callable[[int, dict[str, np.ndarray]], None],
+    save_seconds: float = loop.SAVE_SECONDS,
 ) -> TrainState:  # fmt: skip
     """Runs `advance(state, split, length=...)` to the plan's last step."""
     split = backend.place(sealed(plan.recipe.data).load("train"))
@@ -160,6 +163,7 @@ def _trained(
         validate=_validator(plan, num_nets),
         validate_every=max(1, round(training.validate_every * plan.steps_per_epoch)),
         guard=guard,
+        save_seconds=save_seconds,
     )
 
 

@@ -22,7 +22,7 @@ from robustgen import checkpoint, log
 
 _COMMAND = flags.DEFINE_string(
     "command",
-    "python experiments/train.py --config=configs/digits_trades.py --workdir={workdir}",
+    "python experiments/train.py --config=configs/digits_trades.py --workdir={workdir} --save_seconds=0.5",
     "What to run; {workdir} is replaced.",
 )
 _KILLS = flags.DEFINE_integer("kills", 50, "How often to kill.", lower_bound=1)
