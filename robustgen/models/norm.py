@@ -52,9 +52,9 @@ def _moved(running: Array, now: Array) -> Array:
 
 
 def _affine(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
-    """One multiplication and one addition per entry: in evaluation mode both vectors are constants of an attack."""
-    factor = scale * jax.lax.rsqrt(var + EPSILON)
-    return (x * factor.reshape(_channels(x)) + (bias - mean * factor).reshape(_channels(x))).astype(x.dtype)
+    """The mean is subtracted first: x * factor + (bias - mean * factor) would cancel digits where it is large."""
+    mean, factor, bias = (v.reshape(_channels(x)) for v in (mean, scale * jax.lax.rsqrt(var + EPSILON), bias))
+    return ((x - mean) * factor + bias).astype(x.dtype)
 
 
 def _channels(x: Array) -> tuple[int, ...]:
