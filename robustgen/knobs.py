@@ -110,7 +110,8 @@ def _refusal(annotation: Any, value: Any) -> str | None:
 
 def _alternatives(union: tuple, value: Any) -> list:
     """The members of a union that `value` is held against: in `Positive | Schedule`, a number is no schedule."""
-    if not any(map(_describes_data, union)) or not isinstance(value, (numbers.Number, str, np.ndarray, jax.Array, type(None))):
+    plain = isinstance(value, (numbers.Number, str, np.ndarray, jax.Array, type(None)))
+    if not plain or not any(map(_describes_data, union)):
         return list(union)
     return [a for a in union if _describes_data(a) or a is type(None)]
 

@@ -57,5 +57,5 @@ if __name__ == "__main__":
     port, process, out = sys.argv[1:]
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(process))
     with jax.enable_x64(True):
-        found = [five_steps(backend, MODULES["cnn"]) for backend in (parallel.jit(), parallel.shard_map())]
+        found = [five_steps(backend, MODULES["mlp"]) for backend in (parallel.jit(), parallel.shard_map())]
     np.savez(out, *jax.tree.leaves(found))

@@ -90,6 +90,9 @@ def test_learning_rate_may_follow_a_schedule_or_be_traced(problem):
         moved = -0.1 * max(1 - step / 4, 0) * gradients[step]["w"]
         np.testing.assert_allclose(after["w"] - before["w"], moved, atol=1e-8)
     rates = jnp.asarray([0.1, 0.2])
-    mapped = jax.vmap(lambda lr: descend(optim.sgd(learning_rate=lr, momentum=0.9, weight_decay=0.0), params, gradients)[-1])
-    single = descend(optim.sgd(learning_rate=0.2, momentum=0.9, weight_decay=0.0), params, gradients)[-1]
-    np.testing.assert_allclose(mapped(rates)["w"][1], single["w"], rtol=1e-12)
+
+    def last(learning_rate):
+        tx = optim.sgd(learning_rate=learning_rate, momentum=0.9, weight_decay=0.0)
+        return descend(tx, params, gradients)[-1]["w"]
+
+    np.testing.assert_allclose(jax.vmap(last)(rates)[1], last(0.2), rtol=1e-12)

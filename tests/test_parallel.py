@@ -49,11 +49,11 @@ def test_two_processes_are_one(tmp_path, x64):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     root = str(SCRIPT.parents[1])
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
     running = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), port, str(process), str(tmp_path / f"{process}.npz")],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **flags}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for process in (0, 1)
     ]  # fmt: skip
@@ -63,7 +63,7 @@ def test_two_processes_are_one(tmp_path, x64):
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0, 0], "\n".join(said)
-    expected = jax.tree.leaves([alone("cnn")] * 2)
+    expected = jax.tree.leaves([alone("mlp")] * 2)
     for process in (0, 1):
         with np.load(tmp_path / f"{process}.npz", allow_pickle=False) as found:
             jax.tree.map(close, [found[name] for name in found.files], expected)

@@ -121,7 +121,8 @@ def test_ema_of_parameters_and_batch_statistics_against_numpy():
         state, _ = advance()(state, 1)
         decay = min(0.9, (1 + step) / (10 + step))
         now = {"params": state.params, "state": state.state}
-        expected = jax.tree.map(lambda old, new: decay * np.asarray(old) + (1 - decay) * np.asarray(new), expected, now)  # noqa: B023
+        average = functools.partial(np.average, axis=0, weights=[decay, 1 - decay])
+        expected = jax.tree.map(lambda *pair: average(np.stack(pair)), expected, now)  # noqa: B023
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state.ema, expected)
     net = train.final_net(state, apply_fn)
     np.testing.assert_array_equal(net.params["w"], state.ema["params"]["w"])
@@ -151,7 +152,7 @@ def test_collapse_is_reported_after_patience_and_forgiven_after_recovery():
     chance, good = ({"adv_accuracy": np.full(10, level)} for level in (0.1, 0.5))
     for first_step, metrics in enumerate([chance, chance, good, chance, chance, {"loss": np.zeros(10)}]):
         guard(10 * first_step, metrics)
-    with pytest.raises(train.TrainingFailed, match=r"step 70: training accuracy has been at chance \(10.0%\) for 30 steps"):
+    with pytest.raises(train.TrainingFailed, match=r"step 70: .* at chance \(10.0%\) for 30 steps"):
         guard(60, chance)
 
 

@@ -73,7 +73,8 @@ def test_a_judge_keeps_the_best_member_found(key, x64):
 
 
 def test_fgsm_is_one_sign_step(key):
-    x_adv = attacks.fgsm(threats.linf(0.1), objective=attacks.cross_entropy, step_size=0.1)(linear, jnp.float32(X), Y, key)
+    attack = attacks.fgsm(threats.linf(0.1), objective=attacks.cross_entropy, step_size=0.1)
+    x_adv = attack(linear, jnp.float32(X), Y, key)
     np.testing.assert_allclose(x_adv, X + 0.1 * np.sign(gradient(X)), atol=1e-6)
     binary = attacks.fgsm(threats.linf(0.1), objective=attacks.margin, step_size=0.1)
     w = jnp.asarray(W[:, 0], jnp.float32)

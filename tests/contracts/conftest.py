@@ -1,8 +1,8 @@
 """Finds every factory of the package by what it returns, and builds it: a new method is tested without being entered.
 
-A test that takes the fixture `attack_case` runs once for each function annotated `-> Attack`, and so on for `KINDS`. Knobs
-without a default are filled from `SAMPLES`, by name and else by annotation; where there is no sample, the test fails and
-says so.
+A test that takes the fixture `attack_case` runs once for each function annotated `-> Attack`, and so on for `KINDS`.
+Knobs without a default are filled from `samples`, by name and else by annotation; where there is no sample, the test
+fails and says so.
 """
 
 import functools
@@ -72,7 +72,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
         Objective: attacks.margin, Forward: eval_forward, Augment: none(), Start: gaussian(scale=0.01),
         Positive: 0.05, NonNegative: 0.1, Fraction: 0.5, Decay: 0.9, Count: 2, CountOrZero: 1,
-        Positive | Schedule: ramp(0.1, 0.01, begin=0.0, length=1.0).over(10), tuple[Count, ...]: (4,), nn.Module: nn.Dense(2),
+        Positive | Schedule: ramp(0.1, 0.01, begin=0.0, length=1.0).over(10), tuple[Count, ...]: (4,),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
 
 @functools.cache
 def measured(certifier_case, threat_at):
-    """(net, x, eps, key) -> (Certificate, the least margin of 1000 members and of PGD's, project(x, counterexample))."""
+    """(net, x, eps, key) -> (Certificate, least margin of 1000 members and PGD's, project(x, counterexample))."""
 
     @jax.jit
     def measure(model, x, eps, key):
