@@ -2,7 +2,7 @@
 
 Two Gaussians N(+-mu, sigma^2 I), an adversary of radius eps: for linf the robust linear classifier is w ~ soft(mu, eps)
 with robust accuracy Phi(|soft(mu, eps)| / sigma) and clean accuracy Phi(<soft, mu> / (sigma |soft|)); for l2 it is
-w ~ mu with Phi((|mu| - eps) / sigma). Bhagoji et al. 2019 (arXiv 1909.12272), theorem 1; Dan et al. 2020
+w ~ mu with Phi((|mu| - eps) / sigma). Bhagoji et al. 2019 (arXiv 1909.12272); Dan et al. 2020
 (arXiv 2006.16384).
 """
 
