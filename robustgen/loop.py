@@ -50,7 +50,8 @@ def run(
             metrics.flush()
             checkpoint.save(folder / "checkpoints", done, state)
             saved = time.monotonic()
-        preemption.check()
+        if stopping:  # a signal that came since `requested` waits for the next span: nothing is saved for it yet
+            preemption.check()
     progress.close()
     return state
 

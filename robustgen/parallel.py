@@ -5,7 +5,6 @@ A step is written once, for the global batch. It takes its rows with `core.local
 """
 
 import functools
-import functools
 from typing import Callable, NamedTuple
 
 import jax

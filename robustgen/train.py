@@ -1,7 +1,8 @@
 """One training loop for every loss.
 
 `train_step` is the pure step; `chunk` scans it, so that a whole stretch of training is one compiled call; `fit` is the
-host loop around chunks: it logs, validates, saves, guards and resumes. It is handed its loss, and imports none.
+host loop around chunks, which guards. It is handed its loss, and imports none; `loop.run` logs, validates, saves and
+resumes around it.
 """
 
 import math
@@ -53,8 +54,8 @@ def final_net(state: TrainState, apply_fn: Callable) -> Net:
 def train_step(learner: Learner, state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
     """One step. Returns the new state and scalars to log: loss, grad_norm, and the loss's own metrics.
 
-    A step whose loss or gradient is not finite changes nothing but the step counter; its metrics show it, and `fit`
-    stops there with the last good parameters in hand.
+    A step whose loss or gradient is not finite changes nothing but the step counter; its metrics show it, and a guard
+    (`stop_if_not_finite`) may end the run there.
     """
     step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     loss = learner.loss_at(state.step)
@@ -107,7 +108,7 @@ _STREAM = 2**31 - 1  # folded into the run's key for the data order; step keys f
 
 
 class Span(NamedTuple):
-    """One stretch of training as the host sees it: the last step done, mean metrics, and whether to save after it."""
+    """One stretch of training as the host sees it: the last step done, the state after it, and its mean metrics."""
 
     step: int
     state: TrainState
@@ -145,7 +146,7 @@ def stop_if_not_finite(first_step: int, metrics: dict[str, np.ndarray]) -> None:
         at = int(np.argmax(bad))
         raise TrainingFailed(
             f"step {first_step + at}: loss {metrics['loss'][at]:g}, gradient norm {metrics['grad_norm'][at]:g}; the last "
-            "good state is kept. Try a smaller learning rate, a longer eps ramp, or clip_norm"
+            "checkpoint stays as it is. Try a smaller learning rate, a longer eps ramp, or clip_norm"
         )
 
 
