@@ -3,13 +3,14 @@
 Parameters are float32. `dtype` is what a layer computes in: "bfloat16", or "float32" for the precision of its input.
 """
 
+import math
 from typing import Annotated, Callable, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from robustgen.core import Array
+from robustgen.core import Array, Key
 from robustgen.knobs import Positive, Range
 from robustgen.models.conv import conv2d
 
@@ -18,19 +19,30 @@ Mean = tuple[Annotated[float, Range(-1e6)], ...]
 Std = tuple[Positive, ...]
 BiasInit = Callable[[int], nn.initializers.Initializer]
 
-torch_kernel = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""U(-a, a), a = 1 / sqrt(fan_in): the default of torch's Conv2d and Linear, kaiming_uniform_ with a = sqrt(5)."""
+def torch_kernel(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """U(-a, a), a = 1 / sqrt(fan_in): the default of torch's Conv2d and Linear, kaiming_uniform_ with a = sqrt(5)."""
+    return _flat(jax.random.uniform, key, shape, dtype, -1, 1) / math.sqrt(math.prod(shape[:-1]))
 
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-"""N(0, 2 / fan_in): torch's kaiming_normal_, which does not truncate as Linen's he_normal does."""
 
-he_normal_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-"""N(0, 2 / fan_out): what the wide residual networks are started with."""
+def he_normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """N(0, 2 / fan_in): torch's kaiming_normal_, which does not truncate as Linen's he_normal does."""
+    return _flat(jax.random.normal, key, shape, dtype) * math.sqrt(2 / math.prod(shape[:-1]))
+
+
+def he_normal_out(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """N(0, 2 / fan_out): what the wide residual networks are started with."""
+    return _flat(jax.random.normal, key, shape, dtype) * math.sqrt(2 * shape[-2] / math.prod(shape))
+
+
+def _flat(draw: Callable[..., Array], key: Key, shape: tuple[int, ...], dtype: jnp.dtype, *limits: float) -> Array:
+    """The same numbers as drawn in `shape`, which XLA's CPU compiler takes far longer for: 4.3 s against 0.2 s of CPU for
+    `jax.jit(lambda key: jax.random.uniform(key, (3, 3, 16, 16))).lower(key).compile()`, jax 0.12."""
+    return draw(key, (math.prod(shape),), dtype, *limits).reshape(shape)
 
 
 def torch_bias(fan_in: int) -> nn.initializers.Initializer:
     """U(-a, a), a = 1 / sqrt(fan_in): the default of torch's Conv2d and Linear."""
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -1, 1) / jnp.sqrt(fan_in).astype(dtype)
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -1, 1) / math.sqrt(fan_in)
 
 
 def zero_bias(fan_in: int) -> nn.initializers.Initializer:

@@ -1,6 +1,9 @@
 """From a Linen module to the `core.Net` that everything else works with."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from robustgen.core import Key, Net
@@ -11,5 +14,5 @@ def init(module: nn.Module, shape: tuple[int, ...], key: Key) -> Net:
 
     Every collection but `params` (batch statistics) becomes `Net.state`.
     """
-    variables = dict(module.init(key, jnp.zeros((1, *shape)), train=False))
+    variables = dict(jax.jit(functools.partial(module.init, train=False))(key, jnp.zeros((1, *shape))))
     return Net(params=variables.pop("params"), state=variables, apply_fn=module.apply)
