@@ -3,7 +3,7 @@
     python experiments/quickstart.py
 
 Trains two populations (15 nets and 3), attacks and certifies all, and writes a table and report.html. The same command
-resumes, and shows the finished result again at once.
+resumes; `--config.*` changes both populations.
 """
 
 import pathlib
@@ -16,12 +16,12 @@ log.note("robustgen quickstart: TRADES, 5 betas x 3 seeds, and IBP x 3 seeds on 
 
 from absl import flags  # noqa: E402  after the first line, since what follows takes seconds to import
 
-from robustgen import checkpoint, parallel, preemption, study, workflow  # noqa: E402
-from robustgen.config import app  # noqa: E402
-from robustgen.evaluation import results  # noqa: E402
+from robustgen import parallel, preemption, study, workdir, workflow  # noqa: E402
+from robustgen.config import ConfigError, app  # noqa: E402
 from robustgen.publish import publish  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = str(ROOT / "configs/digits_trades.py")
 POPULATIONS = {"trades": ["loss.beta=0,1,3,6,12"], "ibp": []}
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds per setting.", lower_bound=1)
@@ -31,15 +31,17 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 def main(run: app.Run) -> None:
     """Runs both populations, then one report of all."""
     log.hush(_QUIET.value)
+    if run.path_and_arg != CONFIG:
+        raise ConfigError("--config", "is not for quickstart.py, which has its own; see tradeoff.py")
     folder = pathlib.Path(run.workdir or "runs/quickstart")
     parts = {name: folder / name for name in POPULATIONS}
     with preemption.deferred_signals():
         runs = []
         for name, sweeps in POPULATIONS.items():
-            config, base = app.resolve(str(ROOT / f"configs/digits_{name}.py"))
+            config, base = app.resolve(str(ROOT / f"configs/digits_{name}.py"), run.assignments)
             part = run._replace(config=config, base=base)
             members = study.members(config, sweeps, _SEEDS.value)
-            plan, _ = workflow.open_run(part, folder=parts[name], members=members)
+            plan = workdir.open_run(part, parts[name], members)
             nets = workflow.train_many(plan, parts[name], members, backend=parallel.jit())
             with preemption.interruptible():
                 runs += study.study_many(plan, nets, members, study.method_of(config), parts[name])
@@ -47,8 +49,8 @@ def main(run: app.Run) -> None:
             runs, folder, title="Digits: the price of robustness", eps=config.evaluation.threat.eps,
             records=list(parts.values()),
         )  # fmt: skip
-    log.note(f"done in {log.clock_time(time.monotonic() - START)}; next: experiments/tradeoff.py, train.py, evaluate.py")
+    log.note(f"done in {log.clock_time(time.monotonic() - START)}; next: experiments/tradeoff.py, train.py")
 
 
 if __name__ == "__main__":
-    app.run(main, str(ROOT / "configs/digits_trades.py"), expected=(checkpoint.CheckpointError, results.ResultsError))
+    app.run(main, CONFIG, expected=workdir.ERRORS)

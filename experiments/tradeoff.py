@@ -3,14 +3,10 @@
     python experiments/tradeoff.py --config=configs/digits_trades.py --sweep=loss.beta=0,1,3,6,12 --seeds=3
 """
 
-
-import pathlib
-
 from absl import flags
 
-from robustgen import checkpoint, log, parallel, preemption, study, workflow
+from robustgen import log, parallel, preemption, study, workdir, workflow
 from robustgen.config import app
-from robustgen.data.source import DataError
 from robustgen.publish import publish
 
 _SWEEP = flags.DEFINE_multi_string("sweep", ["loss.beta=0,1,3,6,12"], "FIELD=VALUE,VALUE,...; several make a grid.")
@@ -21,10 +17,10 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 def main(run: app.Run) -> None:
     """Trains and measures the grid; the runs, tables and report.html go to WORKDIR/report."""
     log.hush(_QUIET.value)
-    folder = pathlib.Path(run.workdir or f"runs/{pathlib.Path(run.path_and_arg).stem}_tradeoff")
+    folder = workdir.folder_of(run, "_tradeoff")
     members = study.members(run.config, _SWEEP.value, _SEEDS.value)
     with preemption.deferred_signals():
-        plan, folder = workflow.open_run(run, folder=folder, members=members)
+        plan = workdir.open_run(run, folder, members)
         nets = workflow.train_many(plan, folder, members, backend=parallel.jit())
         with preemption.interruptible():
             runs = study.study_many(plan, nets, members, study.method_of(run.config), folder)
@@ -33,4 +29,4 @@ def main(run: app.Run) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, "configs/digits_trades.py", expected=(DataError, checkpoint.CheckpointError))
+    app.run(main, "configs/digits_trades.py", expected=workdir.ERRORS)

@@ -6,9 +6,8 @@
 import jax
 from absl import flags
 
-from robustgen import checkpoint, log, parallel, preemption, train, workflow
+from robustgen import log, parallel, preemption, workdir, workflow
 from robustgen.config import app
-from robustgen.data.source import DataError
 
 _BACKENDS = {"jit": parallel.jit, "shard_map": parallel.shard_map, "pmap": parallel.pmap}
 _BACKEND = flags.DEFINE_enum("backend", "jit", list(_BACKENDS), "What runs the step on many devices; same numbers.")
@@ -26,11 +25,12 @@ def main(run: app.Run) -> None:
         parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     log.hush(_QUIET.value or jax.process_index() > 0)
     with preemption.deferred_signals():
-        plan, folder = workflow.open_run(run)
+        folder = workdir.folder_of(run)
+        plan = workdir.open_run(run, folder)
         backend = _BACKENDS[_BACKEND.value](num_devices=_DEVICES.value)
         workflow.train_one(plan, folder, backend=backend, save_seconds=_SAVE.value)
     log.say(f"trained  {plan.num_steps} steps, in {folder}; next: experiments/evaluate.py, same --config and --workdir")
 
 
 if __name__ == "__main__":
-    app.run(main, expected=(DataError, checkpoint.CheckpointError, train.TrainingFailed))
+    app.run(main, expected=workdir.ERRORS)

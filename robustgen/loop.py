@@ -28,7 +28,7 @@ def run(
     guard: Callable[[int, dict[str, np.ndarray]], None],
     save_seconds: float = SAVE_SECONDS,
 ) -> TrainState:
-    """Trains from what FOLDER/checkpoints holds, or from `state`, to `num_steps`, as `train.fit` does; returns the last state.
+    """Trains from FOLDER/checkpoints, or from `state`, to `num_steps` as `train.fit` does. Returns the last state.
 
     Writes FOLDER/metrics.jsonl, a row every `span` steps, with `validate`'s numbers where `validate_every` steps have
     passed. On several processes all call it, and the first writes. Raises `Preempted` after saving, when told to stop.

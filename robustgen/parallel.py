@@ -114,5 +114,5 @@ def _mesh(num_devices: int | None) -> Mesh:
 def _devices(num_devices: int | None) -> list:
     devices = jax.devices()
     if num_devices is not None and num_devices > len(devices):
-        raise KnobError("num_devices", f"must be at most {len(devices)}, the devices of this machine; got {num_devices}")
+        raise KnobError("num_devices", f"must be at most {len(devices)}, the devices there are; got {num_devices}")
     return devices[:num_devices]

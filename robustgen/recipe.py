@@ -4,7 +4,7 @@ A file in `configs/` writes `fdl.Config(recipe, ...)`. Every field is a built ob
 `optimizer` may hold schedules, which are resolved at each traced step.
 """
 
-from typing import Callable, Mapping, NamedTuple
+from typing import Annotated, Callable, Mapping, NamedTuple
 
 import flax.linen as nn
 import optax
@@ -12,12 +12,15 @@ import optax
 from robustgen.core import Attack, Certifier, Loss, Threat
 from robustgen.data.augment import Augment
 from robustgen.data.source import Source
-from robustgen.knobs import Count, CountOrZero, Decay, KnobError, NonNegative, Positive, checked
+from robustgen.knobs import Count, Decay, KnobError, NonNegative, Positive, Range, checked
 
 AttackAt = Callable[[Threat, float], Attack]
 """(threat, eps) -> Attack: how an evaluation attacks at any radius, step sizes following the radius."""
 
 CertifierAt = Callable[[Threat], Certifier]
+
+Seed = Annotated[int, Range(0, 2**31 - 1)]
+"""JAX drops what is beyond 32 bits: larger seeds would repeat smaller ones."""
 
 
 class Training(NamedTuple):
@@ -71,7 +74,7 @@ def training(
     Args:
       ema_decay: of the average of parameters and batch statistics that is evaluated; 0 for none.
       log_every: steps per row of metrics.jsonl, and the longest that a signal waits.
-      validate_with: the attack that robust accuracy on the validation split is watched with, on the evaluation's threat.
+      validate_with: the attack that robust accuracy on the validation split is watched with; threat as in evaluation.
       validate_every: epochs between these measurements.
     """
     return Training(batch_size, num_epochs, ema_decay, augment, log_every, validate_every, validate_with)
@@ -87,12 +90,14 @@ def evaluation(
     batch_size: Count,
     num_examples: Count | None = None,
 ) -> Evaluation:
-    """Robust accuracy under each of `attacks`, certified accuracy by each of `certifiers`, over `threat`.
+    """Robust accuracy under each of `attacks` (one or more), certified accuracy by each of `certifiers`.
 
     Args:
       curve: ascending radii of the robust-against-eps curve, in the threat's units; () for none.
       num_examples: how many of the test split, from its front; None for all.
     """
+    if not attacks:
+        raise KnobError("attacks", "must have an entry, as in {'PGD-50x10': ...}: robust accuracy is under some attack")
     if list(curve) != sorted(set(curve)):
         raise KnobError("curve", f"must ascend; got {curve}")
     return Evaluation(threat, dict(attacks), dict(certifiers), tuple(curve), num_examples, batch_size)
@@ -107,7 +112,7 @@ def recipe(
     optimizer: optax.GradientTransformation,
     training: Training,
     evaluation: Evaluation,
-    seed: CountOrZero,
+    seed: Seed,
 ) -> Recipe:
-    """The root of a config. `seed` decides initialisation, data order, augmentation and attacks, and nothing else does."""
+    """The root of a config. `seed` alone decides initialisation, data order, augmentation and attacks."""
     return Recipe(data, model, loss, optimizer, training, evaluation, seed)

@@ -7,14 +7,15 @@ import fiddle as fdl
 import jax
 import numpy as np
 
-from robustgen import config, log
-from robustgen.core import Net
-from robustgen.data.source import scaled
+from robustgen import config, log, train
+from robustgen.config import fields, tree
+from robustgen.core import Array, Net
+from robustgen.data.source import SplitName, scaled
 from robustgen.evaluation.columns import Columns, unstack
 from robustgen.evaluation.curves import Curve
 from robustgen.evaluation.results import Examples, Run, adversarial_examples
 from robustgen.measure import evaluation_key, evaluator_of, measure, measure_curve
-from robustgen.population import Population, grid
+from robustgen.population import Population, diverged, grid
 from robustgen.workflow import Plan
 
 _HISTORY = {
@@ -34,15 +35,53 @@ def method_of(cfg: fdl.Config) -> str:
 def members(cfg: fdl.Config, sweeps: Sequence[str], num_seeds: int) -> Population:
     """The population of `["loss.beta=0,1,3"]` x seeds, every combination, each value checked as `--config.*` is.
 
-    Raises `ConfigError`.
+    Only real numbers of the loss and the optimizer can differ within one compile. Raises `ConfigError` for others, and
+    for what is given twice, as a run counted twice would make intervals too narrow.
     """
-    values = {}
+    values: dict[str, list[float]] = {}
     for sweep in sweeps:
         path, _, listed = sweep.partition("=")
-        for value in listed.split(","):
-            config.validate(config.override(cfg, [f"{path}={value}"]))
-            values.setdefault(path, []).append(float(value))
+        try:
+            if path in values:
+                raise config.ConfigError(path, "is given in two sweeps; put all its values into one")
+            values[path] = [_swept(cfg, path, text) for text in listed.split(",")]
+            if twice := [value for value in values[path] if values[path].count(value) > 1]:
+                raise config.ConfigError(path, f"{twice[0]:g} is listed twice")
+        except config.ConfigError as error:
+            raise config.ConfigError(f"--sweep={sweep}", error.reason) from error
     return grid(range(cfg.seed, cfg.seed + num_seeds), values)
+
+
+def _swept(cfg: fdl.Config, path: str, text: str) -> float:
+    """One value of a sweep. Raises `ConfigError` where it is refused, or cannot differ between members."""
+    field = tree.find(cfg, path)
+    if path.partition(".")[0] not in ("loss", "optimizer"):
+        raise config.ConfigError(path, "is not of the loss or optimizer, and only their knobs can differ in one compile")
+    if not fields.takes_real(field.annotation):
+        raise config.ConfigError(path, "takes no real number, and only those can differ in one compile")
+    if not text:
+        raise config.ConfigError(path, "needs values: --sweep=FIELD=VALUE,VALUE,...")
+    changed = config.override(cfg, [f"{path}={text}"])
+    config.validate(changed)
+    value = tree.find(changed, path).value
+    if value is None:
+        raise config.ConfigError(path, "None is no number")
+    _trace(cfg, path, value)
+    return float(value)
+
+
+def _trace(cfg: fdl.Config, path: str, value: float) -> None:
+    """Raises `ConfigError` where what holds the knob must know its value when it is traced."""
+
+    def built(value: Array, step: Array) -> None:
+        changed = config.with_values(cfg, {path: value})
+        config.at_step(changed.loss, step, num_steps=100)
+        config.build(changed.optimizer, num_steps=100)
+
+    try:
+        jax.eval_shape(built, np.float32(value), np.int32(0))
+    except jax.errors.JAXTypeError as error:
+        raise config.ConfigError(path, "decides what is compiled, so it cannot differ in one compile") from error
 
 
 def study_one(plan: Plan, net: Net, method: str, folder: pathlib.Path) -> Run:
@@ -61,21 +100,39 @@ def study_one(plan: Plan, net: Net, method: str, folder: pathlib.Path) -> Run:
 
 
 def study_many(plan: Plan, nets: Net, members: Population, method: str, folder: pathlib.Path) -> list[Run]:
-    """Measures a population. Curves are of one seed of every setting, adversarial examples of the first member."""
+    """Measures a population. Curves are of one seed of every setting, adversarial examples of the first member.
+
+    A member that diverged in training is a run without columns. Raises `TrainingFailed` where all did.
+    """
     count = len(members.seeds)
+    failed = _failures(folder, count)
+    if len(failed) == count:
+        raise train.TrainingFailed(f"{folder}: every member diverged; try a smaller learning rate")
     stacked, stacked_train = _columns(plan, nets, method, num_nets=count)
     curves = _curves(plan, nets, members)
     runs = []
     for i, (columns, train_columns) in enumerate(
         zip(unstack(stacked, count), unstack(stacked_train, count), strict=True)
     ):
-        knobs = {path.rpartition(".")[2]: value for path, value in members.describe(i).items()}
-        examples = _examples(plan, _member(nets, i), columns) if i == 0 else None
-        seed = int(members.seeds[i])
+        seed, knobs = int(members.seeds[i]), members.describe(i)
+        if i in failed:
+            runs.append(Run(method, seed, knobs, None, failure=failed[i]))
+            continue
+        examples = _examples(plan, _member(nets, i), columns) if all(run.columns is None for run in runs) else None
         runs.append(
             Run(method, seed, knobs, columns, train_columns, history(plan, folder, i), curves.get(i), examples)
         )
     return runs
+
+
+def _failures(folder: pathlib.Path, count: int) -> dict[int, str]:
+    """By member: in which stretch of training its loss or gradient was first not finite."""
+    failed: dict[int, str] = {}
+    for row in log.rows(folder / "metrics.jsonl"):
+        bad = diverged({name: np.reshape(row[name], (count, 1)) for name in ("loss", "grad_norm")})
+        for member in set(np.flatnonzero(bad).tolist()) - failed.keys():
+            failed[member] = f"diverged in the steps up to {row['step']}"
+    return failed
 
 
 def history(plan: Plan, folder: pathlib.Path, member: int | None = None) -> dict[str, np.ndarray]:
@@ -95,10 +152,11 @@ def _of(row: Mapping[str, Any], metric: str, member: int | None) -> float:
 def _columns(plan: Plan, net: Net, method: str, num_nets: int | None = None) -> tuple[Columns, Columns]:
     """Of the test split, and of as many training examples."""
     recipe, measured = plan.recipe, evaluator_of(plan.config, plan.recipe)
-    count = recipe.evaluation.num_examples or len(recipe.data.load("test").y)
-    progress = log.Progress(2 * count, label=f"attack {method}")
+    sizes = {split: len(recipe.data.load(split).y) for split in ("test", "train")}
+    count = min(recipe.evaluation.num_examples or sizes["test"], sizes["test"])
+    progress = log.Progress(count + min(count, sizes["train"]), label=f"attack {method}")
 
-    def one(split: str, before: int) -> Columns:
+    def one(split: SplitName, before: int) -> Columns:
         return measure(
             measured, net, recipe.data, split, recipe, num_examples=count, num_nets=num_nets,
             progress=lambda done, total: progress.update(before + done),
@@ -115,11 +173,15 @@ def _curves(plan: Plan, nets: Net, members: Population) -> dict[int, Curve]:
         return {}
     chosen = np.flatnonzero(members.seeds == members.seeds[0])
     found = measure_curve(plan.config, plan.recipe, _member(nets, chosen), num_nets=len(chosen))
-    split = [Curve(found.eps, found.robust[i], None if found.certified is None else found.certified[i]) for i in range(len(chosen))]
-    return dict(zip(chosen.tolist(), split, strict=True))
+    certified = [None] * len(chosen) if found.certified is None else found.certified
+    each = [Curve(found.eps, *one) for one in zip(found.robust, certified, strict=True)]
+    return dict(zip(chosen.tolist(), each, strict=True))
 
 
-def _examples(plan: Plan, net: Net, columns: Columns) -> Examples:
+def _examples(plan: Plan, net: Net, columns: Columns) -> Examples | None:
+    """None where no example is right, as only those are shown."""
+    if not columns["clean"].any():
+        return None
     recipe = plan.recipe
     test = scaled(recipe.data.load("test"), recipe.data.scale)
     count = len(columns["index"])

@@ -145,8 +145,8 @@ def stop_if_not_finite(first_step: int, metrics: dict[str, np.ndarray]) -> None:
     if bad.any():
         at = int(np.argmax(bad))
         raise TrainingFailed(
-            f"step {first_step + at}: loss {metrics['loss'][at]:g}, gradient norm {metrics['grad_norm'][at]:g}; the last "
-            "checkpoint stays as it is. Try a smaller learning rate, a longer eps ramp, or clip_norm"
+            f"step {first_step + at}: loss {metrics['loss'][at]:g}, gradient norm {metrics['grad_norm'][at]:g}; "
+            "the last checkpoint stays. Try a smaller learning rate, a longer eps ramp, or clip_norm"
         )
 
 

@@ -5,9 +5,8 @@ never touches the trainer.
 """
 
 import functools
-import json
 import pathlib
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple
 
 import fiddle as fdl
 import jax
@@ -15,16 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustgen import checkpoint, config, log, loop, parallel, population, train
-from robustgen.config import app
 from robustgen.core import Array, Net, Stream, TrainState
-from robustgen.data import source
+from robustgen.data.epochs import steps_per_epoch
 from robustgen.data.source import Split, sealed
 from robustgen.data.stream import stream
 from robustgen.evaluation.columns import evaluator
-from robustgen.evaluation.results import replace_file
+from robustgen.knobs import KnobError
 from robustgen.measure import measure
 from robustgen.models.net import init
 from robustgen.recipe import Recipe
+
 
 class Plan(NamedTuple):
     """A config made ready to train: everything built that no hyper-parameter of a population can change."""
@@ -43,43 +42,13 @@ def plan(cfg: fdl.Config) -> Plan:
     recipe = config.at_step(cfg, 0, num_steps=1)
     recipe.data.check()
     num_examples, batch_size = len(recipe.data.load("train").y), recipe.training.batch_size
+    each_epoch = steps_per_epoch(num_examples, batch_size)
     num_steps = train.steps_in(recipe.training.num_epochs, num_examples=num_examples, batch_size=batch_size)
-    return Plan(cfg, recipe, num_steps, num_examples // batch_size)
-
-
-def open_run(
-    run: app.Run, *, folder: pathlib.Path | None = None, members: population.Population | None = None
-) -> tuple[Plan, pathlib.Path]:
-    """The plan of a command line and the folder of its run, its record written there. What every script begins with.
-
-    The folder is `folder`, else `--workdir`, else `runs/NAME` after the config file. Raises `ConfigError` where it holds
-    a run of another config or other `members`: results are never mixed, nor overwritten.
-    """
-    folder = folder or pathlib.Path(run.workdir or pathlib.Path("runs", pathlib.Path(run.path_and_arg).stem))
-    made = plan(run.config)
-    fingerprint = config.fingerprint(run.config)
-    sweep = None if members is None else {name: np.asarray(v).tolist() for name, v in members.values.items()}
-    identity = {"fingerprint": fingerprint, "sweep": sweep, "seeds": None if members is None else members.seeds.tolist()}
-    data = made.recipe.data
-    data_hash = source.fingerprint(data, "train")
-    if jax.process_index() == 0:
-        _refuse_another(folder, identity)
-        config.record(folder, run.config, run.base, argv=run.argv, seed=made.recipe.seed, data_hash=data_hash)
-    sizes = "  ".join(f"{name} {len(data.load(name).y)}" for name in ("train", "validation"))
-    log.note(f"run    {fingerprint} in {folder} on {jax.device_count()} x {jax.devices()[0].device_kind}")
-    log.note(f"data   {data.name}  {sizes}  sha256 {data_hash[:8]}")
-    return made, folder
-
-
-def _refuse_another(folder: pathlib.Path, identity: dict[str, Any]) -> None:
-    path, text = folder / "identity.json", json.dumps(identity)
-    if path.exists() and path.read_text() != text:
-        raise config.ConfigError("--workdir", f"{folder} holds a run of another config; choose another --workdir")
-    replace_file(path, text.encode())
+    return Plan(cfg, recipe, num_steps, each_epoch)
 
 
 def load_net(plan: Plan, folder: pathlib.Path) -> Net:
-    """The net that training left in `folder`. Raises `CheckpointError` where there is none, or none that is finished."""
+    """The net that training left in `folder`. Raises `CheckpointError` where there is no finished one."""
     learner = learner_at(plan, {})
     like = jax.eval_shape(lambda key: train.init(learner, init_net(plan, key), key), jax.random.key(0))
     found = checkpoint.restore(folder / "checkpoints", like)
@@ -92,7 +61,7 @@ def load_net(plan: Plan, folder: pathlib.Path) -> Net:
 
 
 def learner_at(plan: Plan, values: Mapping[str, Array]) -> train.Learner:
-    """The learner with `values` ({"loss.beta": tracer}) in place of the config's."""
+    """The learner with `values` ({"loss.beta": tracer}) in place of the config's, of its loss and optimizer alone."""
     cfg = config.with_values(plan.config, values)
     return train.Learner(
         apply_fn=plan.recipe.model.apply,
@@ -118,7 +87,12 @@ def batches(plan: Plan, split: Split, spread: Callable[[Array], Array] = lambda 
 def train_one(
     plan: Plan, folder: pathlib.Path, *, backend: parallel.Backend, save_seconds: float = loop.SAVE_SECONDS
 ) -> Net:
-    """Trains the config's model with its seed; resumes what `folder` holds. Returns the net to evaluate."""
+    """Trains the config's model with its seed; resumes what `folder` holds. Returns the net to evaluate.
+
+    Raises `KnobError` where the back end's devices cannot share a batch equally.
+    """
+    if plan.recipe.training.batch_size % backend.num_devices:
+        raise KnobError("batch_size", f"must be a multiple of the {backend.num_devices} devices that share it")
     learner = learner_at(plan, {})
     key = jax.random.key(plan.recipe.seed)
     state = backend.place(jax.jit(lambda key: train.init(learner, init_net(plan, key), key))(key))
@@ -193,13 +167,13 @@ def _tell_of_diverged() -> Callable[[int, dict[str, np.ndarray]], None]:
 
 def _validator(plan: Plan, num_nets: int | None) -> Callable[[TrainState], dict[str, np.ndarray]]:
     """Clean and robust accuracy on the validation split, of the net that would be evaluated now."""
-    recipe = plan.recipe
+    recipe, data = plan.recipe, sealed(plan.recipe.data)
     threat, eps = recipe.evaluation.threat, plan.config.evaluation.threat.eps
     watched = evaluator(attacks={"": recipe.training.validate_with(threat, eps)}, certifiers={}, threat=threat)
 
     def validate(state: TrainState) -> dict[str, np.ndarray]:
         net = parallel.on_this_process(train.final_net(state, recipe.model.apply))
-        found = measure(watched, net, recipe.data, "validation", recipe, num_examples=None, num_nets=num_nets)
+        found = measure(watched, net, data, "validation", recipe, num_examples=None, num_nets=num_nets)
         return {"validation_clean": found["clean"].mean(-1), "validation_robust": found["robust:"].mean(-1)}
 
     return validate

@@ -29,13 +29,14 @@ flags.DEFINE_string("workdir", None, "Folder for checkpoints, metrics and the re
 
 class Run(NamedTuple):
     """What a script's `main` is handed: the resolved and validated `config`, the file's own `base`, the file's
-    `path_and_arg`, `workdir` (None if not given) and the whole command line `argv`."""
+    `path_and_arg`, `workdir` (None if not given), the whole command line `argv` and the `--config.*` in it."""
 
     config: fdl.Config
     base: fdl.Config
     path_and_arg: str
     workdir: str | None
     argv: tuple[str, ...]
+    assignments: tuple[str, ...] = ()
 
 
 def run(
@@ -74,7 +75,7 @@ def parse(argv: Sequence[str], default_config: str | None = None) -> Run:
         sys.exit(0)
     if resolved is None:
         raise ConfigError("--config", "is missing: which file? (--config=configs/x.py)")
-    return Run(*resolved, path_and_arg, flags.FLAGS.workdir, tuple(argv))
+    return Run(*resolved, path_and_arg, flags.FLAGS.workdir, tuple(argv), tuple(assignments))
 
 
 def resolve(path_and_arg: str, assignments: Sequence[str] = ()) -> tuple[fdl.Config, fdl.Config]:

@@ -48,6 +48,12 @@ def _is_data(arm: Any) -> bool:
     return origin is typing.Literal or arm in _WORDS
 
 
+def takes_real(annotation: Any) -> bool:
+    """Whether a member is a real number: not a whole one, nor one inside a tuple."""
+    bases = [typing.get_args(arm)[0] if typing.get_origin(arm) is Annotated else arm for arm in data_arms(annotation)]
+    return float in bases
+
+
 def refusal(annotation: Any, value: Any) -> str | None:
     """Why none of the members that are data accepts `value`, with what is accepted instead; None where one does."""
     reasons = [_refusal(arm, value) for arm in data_arms(annotation)]
