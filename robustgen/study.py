@@ -56,7 +56,7 @@ def _swept(cfg: fdl.Config, path: str, text: str) -> float:
     """One value of a sweep. Raises `ConfigError` where it is refused, or cannot differ between members."""
     field = tree.find(cfg, path)
     if path.partition(".")[0] not in ("loss", "optimizer"):
-        raise config.ConfigError(path, "is not of the loss or optimizer, and only their knobs can differ in one compile")
+        raise config.ConfigError(path, "is not of the loss or optimizer, only their knobs can differ in one compile")
     if not fields.takes_real(field.annotation):
         raise config.ConfigError(path, "takes no real number, and only those can differ in one compile")
     if not text:
