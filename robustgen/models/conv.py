@@ -66,6 +66,8 @@ def _backward(stride: int, padding: Padding, form: Callable, residuals: tuple[Ar
     fold = functools.partial(_fold_kernel, stride=stride)
     x_blocks, kernel_blocks = blocks(x), fold(kernel)
     (dx,) = jax.linear_transpose(blocks, x)(_input_gradient(x_blocks.shape, kernel_blocks, VALID, g))
+    if any(k % stride for k in kernel.shape[:2]):  # blocks would hold taps that are always zero
+        return dx, _tap_products(x, kernel.shape, stride, padding, g)
     (dk,) = jax.linear_transpose(fold, kernel)(_kernel_gradient(x_blocks, kernel_blocks.shape, VALID, g))
     return dx, dk
 
@@ -127,6 +129,18 @@ def _patch_products(x: Array, shape: tuple[int, ...], padding: Padding, g: Array
     cols = jnp.concatenate([x[:, :, j : j + g.shape[2]] for j in range(shape[1])], axis=3)
     rows = [jnp.einsum("bhwp,bhwd->pd", cols[:, i : i + g.shape[1]], g) for i in range(shape[0])]
     return jnp.stack(rows).reshape(shape)
+
+
+def _tap_products(x: Array, shape: tuple[int, ...], stride: int, padding: Padding, g: Array) -> Array:
+    """One matrix product per tap of the kernel, with the pixels that it meets."""
+    x = _pad(x, *padding)
+    rows, cols = (stride * (m - 1) + 1 for m in g.shape[1:3])
+    taps = [
+        jnp.einsum("bhwc,bhwd->cd", x[:, i : i + rows : stride, j : j + cols : stride], g)
+        for i in range(shape[0])
+        for j in range(shape[1])
+    ]
+    return jnp.stack(taps).reshape(shape)
 
 
 def _blocks_to_channels(x: Array, *, stride: int, padding: Padding, kernel: tuple[int, ...]) -> Array:
