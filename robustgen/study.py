@@ -135,9 +135,12 @@ def _failures(folder: pathlib.Path, count: int) -> dict[int, str]:
     return failed
 
 
-def history(plan: Plan, folder: pathlib.Path, member: int | None = None) -> dict[str, np.ndarray]:
-    """Training curves from metrics.jsonl, at the steps where the validation split was looked at."""
-    rows = [row for row in log.rows(folder / "metrics.jsonl") if "validation_clean" in row]
+def history(plan: Plan, folder: pathlib.Path, member: int | None = None) -> dict[str, np.ndarray] | None:
+    """Training curves from metrics.jsonl, at the steps where the validation split was looked at; None without it."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():  # checkpoints were copied alone
+        return None
+    rows = [row for row in log.rows(path) if "validation_clean" in row]
     found = {"epoch": np.array([row["step"] / plan.steps_per_epoch for row in rows])}
     for name, metric in _HISTORY.items():
         if rows and metric in rows[0]:
