@@ -29,7 +29,7 @@ setup(
         *PLOTS_AND_DIGITS,
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"],
         "tf": ["tensorflow-cpu>=2.18"],  # only to prepare a stock TFDS builder, once
         "cuda": ["jax[cuda13]"],
         "bench": ["torch>=2.4"],  # the benchmarks' other side

@@ -9,6 +9,7 @@ from absl import flags
 
 from robustgen import log, preemption, study, workdir, workflow
 from robustgen.config import app
+from robustgen.measure import radius
 from robustgen.publish import publish
 
 _METHOD = flags.DEFINE_string("method", None, "Name of the method in tables; default: the loss's.")
@@ -24,7 +25,7 @@ def main(run: app.Run) -> None:
         net = workflow.load_net(plan, folder)
         measured = study.study_one(plan, net, _METHOD.value or study.method_of(run.config), folder)
         workdir.record(run, plan, folder / "report")  # apart from that of the training
-        title, eps = f"{plan.recipe.data.name}: {measured.method}", run.config.evaluation.threat.eps
+        title, eps = f"{plan.recipe.data.name}: {measured.method}", radius(run.config)
         publish([measured], folder, title=title, eps=eps, records=[folder / "report"])
 
 

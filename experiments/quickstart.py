@@ -18,6 +18,7 @@ from absl import flags  # noqa: E402  after the first line, since what follows t
 
 from robustgen import parallel, preemption, study, workdir, workflow  # noqa: E402
 from robustgen.config import ConfigError, app  # noqa: E402
+from robustgen.measure import radius  # noqa: E402
 from robustgen.publish import publish  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -46,7 +47,7 @@ def main(run: app.Run) -> None:
             with preemption.interruptible():
                 runs += study.study_many(plan, nets, members, study.method_of(config), parts[name])
         publish(
-            runs, folder, title="Digits: the price of robustness", eps=config.evaluation.threat.eps,
+            runs, folder, title="Digits: the price of robustness", eps=radius(config),
             records=list(parts.values()),
         )  # fmt: skip
     log.note(f"done in {log.clock_time(time.monotonic() - START)}; next: experiments/tradeoff.py, train.py")

@@ -7,6 +7,7 @@ from absl import flags
 
 from robustgen import log, parallel, preemption, study, workdir, workflow
 from robustgen.config import app
+from robustgen.measure import radius
 from robustgen.publish import publish
 
 _SWEEP = flags.DEFINE_multi_string("sweep", ["loss.beta=0,1,3,6,12"], "FIELD=VALUE,VALUE,...; several make a grid.")
@@ -25,7 +26,7 @@ def main(run: app.Run) -> None:
         with preemption.interruptible():
             runs = study.study_many(plan, nets, members, study.method_of(run.config), folder)
             title = f"{plan.recipe.data.name}: the price of robustness"
-            publish(runs, folder, title=title, eps=run.config.evaluation.threat.eps)
+            publish(runs, folder, title=title, eps=radius(run.config))
 
 
 if __name__ == "__main__":

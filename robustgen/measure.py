@@ -15,10 +15,12 @@ from robustgen.recipe import Recipe
 
 Progress = Callable[[int, int], None]
 
+_EVALUATION = np.uint32(2**31 - 2)  # folded into the run's key; the steps of training stay below
+
 
 def evaluator_of(cfg: fdl.Config, recipe: Recipe) -> Evaluator:
     """The config's attacks and certifiers at the radius of its threat."""
-    threat, eps = recipe.evaluation.threat, cfg.evaluation.threat.eps
+    threat, eps = recipe.evaluation.threat, radius(cfg)
     attacks = {name: at(threat, eps) for name, at in recipe.evaluation.attacks.items()}
     certifiers = {name: at(threat) for name, at in recipe.evaluation.certifiers.items()}
     return evaluator(attacks=attacks, certifiers=certifiers, threat=threat)
@@ -62,5 +64,14 @@ def measure_curve(
 
 
 def evaluation_key(recipe: Recipe) -> Array:
-    """Evaluation draws from the recipe's seed, apart from training."""
-    return jax.random.fold_in(jax.random.key(recipe.seed), np.uint32(0xE7A1))
+    """Evaluation draws from the recipe's seed, apart from every step of training."""
+    return jax.random.fold_in(jax.random.key(recipe.seed), _EVALUATION)
+
+
+def radius(cfg: fdl.Config) -> float:
+    """The `eps` of the evaluation's threat, which attacks scale their steps by. Raises `ConfigError` if it has none."""
+    threat = cfg.evaluation.threat
+    if not isinstance(getattr(threat, "eps", None), (int, float)):
+        name = fdl.get_callable(threat).__name__
+        raise config.ConfigError("evaluation.threat", f"needs a radius eps, which attacks scale their steps by; got {name}")
+    return threat.eps

@@ -38,7 +38,7 @@ def _facts(made: Mapping[str, Any]) -> dict[str, str]:
         "date": made["date"],
         "commit": commit,
         "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items() if version),
-        "hardware": f"{device['count']} x {device['kind']}",
+        "hardware": f"{device['count']} x {device['kind']}, {device['cores']} CPU cores",
         "data": f"sha256 {made['data_hash'][:16]}",
         "command": made["command"],
     }

@@ -20,7 +20,7 @@ from robustgen.data.source import Split, sealed
 from robustgen.data.stream import stream
 from robustgen.evaluation.columns import evaluator
 from robustgen.knobs import KnobError
-from robustgen.measure import measure
+from robustgen.measure import measure, radius
 from robustgen.models.net import init
 from robustgen.recipe import Recipe
 
@@ -168,7 +168,7 @@ def _tell_of_diverged() -> Callable[[int, dict[str, np.ndarray]], None]:
 def _validator(plan: Plan, num_nets: int | None) -> Callable[[TrainState], dict[str, np.ndarray]]:
     """Clean and robust accuracy on the validation split, of the net that would be evaluated now."""
     recipe, data = plan.recipe, sealed(plan.recipe.data)
-    threat, eps = recipe.evaluation.threat, plan.config.evaluation.threat.eps
+    threat, eps = recipe.evaluation.threat, radius(plan.config)
     watched = evaluator(attacks={"": recipe.training.validate_with(threat, eps)}, certifiers={}, threat=threat)
 
     def validate(state: TrainState) -> dict[str, np.ndarray]:

@@ -46,6 +46,7 @@ def record(
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "count": jax.device_count(),
+            "cores": os.cpu_count(),
         },
     }
     folder = pathlib.Path(workdir)
