@@ -12,7 +12,8 @@ from robustgen import checkpoint, config, log, train
 from robustgen.config import app, files
 from robustgen.data import source
 from robustgen.data.source import DataError
-from robustgen.evaluation.results import ResultsError, replace_file
+from robustgen.evaluation.results import ResultsError
+from robustgen.files import replace_file
 from robustgen.population import Population
 from robustgen.workflow import Plan, plan
 

@@ -11,7 +11,7 @@ import pytest
 
 from robustgen import config
 from robustgen.config import app
-from robustgen.config.recording import git_state, write_whole
+from robustgen.config.recording import git_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = '''
@@ -184,16 +184,3 @@ def test_git_state_tells_a_clean_checkout_from_a_changed_one(tmp_path):
     assert len(state["commit"]) == 40 and state["dirty"] is False
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path) == {**state, "dirty": True}
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    write_whole(tmp_path / "run.json", "old")
-
-    def full(_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(tmp_path / "run.json", "new")
-    assert (tmp_path / "run.json").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

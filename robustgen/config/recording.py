@@ -8,7 +8,6 @@ import pathlib
 import platform
 import shlex
 import subprocess
-import tempfile
 from typing import Any, Sequence
 
 import fiddle as fdl
@@ -16,6 +15,7 @@ import jax
 
 from robustgen.config.diffing import diff
 from robustgen.config.dumping import fingerprint, to_json
+from robustgen.files import replace_file
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "robustgen")
 
@@ -51,10 +51,14 @@ def record(
     }
     folder = pathlib.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.json", json.dumps(to_json(config), indent=2, allow_nan=False) + "\n")
-    write_whole(folder / "diff.txt", "".join(f"{line}\n" for line in diff(base, config)))
-    write_whole(folder / "run.json", json.dumps(run, indent=2, allow_nan=False) + "\n")
+    replace_file(folder / "config.json", _lines(json.dumps(to_json(config), indent=2, allow_nan=False)))
+    replace_file(folder / "diff.txt", _lines(*diff(base, config)))
+    replace_file(folder / "run.json", _lines(json.dumps(run, indent=2, allow_nan=False)))
     return run
+
+
+def _lines(*lines: str) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def versions() -> dict[str, str | None]:
@@ -67,26 +71,6 @@ def git_state(folder: pathlib.Path) -> dict[str, Any] | None:
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes `text` so that a reader, or a machine that dies, finds the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _version(package: str) -> str | None:

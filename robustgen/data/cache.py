@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 from typing import Callable
 
 import numpy as np
 from absl import logging
 
 from robustgen.data.source import Split
+from robustgen.files import replace_file, write_whole
 
 MANIFEST = "manifest.json"
 
@@ -47,21 +47,6 @@ def cached(name: str, origin: list[pathlib.Path], decode: Callable[[], Split]) -
     return split
 
 
-def write_atomically(path: pathlib.Path, write: Callable) -> None:
-    """Calls `write(file)` with a binary file that takes the name `path` when it is complete, and only then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # whatever stopped it, an interrupt included, leaves nothing behind
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def file_hash(path: pathlib.Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
@@ -88,9 +73,9 @@ def _read(folder: pathlib.Path, records: str) -> Split | None:
 def _write(folder: pathlib.Path, records: str, split: Split) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     for path, array in zip(_arrays(folder), split, strict=True):
-        write_atomically(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
+        write_whole(path, lambda file, array=array: np.save(file, array, allow_pickle=False))
     manifest = {"records": records, "files": {f.name: file_hash(f) for f in _arrays(folder)}}
-    write_atomically(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
+    replace_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def _arrays(folder: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

@@ -8,9 +8,10 @@ import numpy as np
 
 from robustgen.evaluation import images, page, plots, tables
 from robustgen.evaluation.draw import inline, svg
-from robustgen.evaluation.results import Examples, Run, replace_file, results_csv
+from robustgen.evaluation.results import Examples, Run, results_csv
 from robustgen.evaluation.summary import Row, Summary, highest, percent, summarize
 from robustgen.evaluation.verdict import attacked_by, sizes, verdict
+from robustgen.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

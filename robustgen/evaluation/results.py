@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import pathlib
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -13,6 +12,7 @@ import numpy as np
 from robustgen.core import Key, LogitsFn
 from robustgen.evaluation.columns import Columns, Evaluator, run_batches
 from robustgen.evaluation.curves import Curve
+from robustgen.files import replace_file
 
 FILE = "runs.npz"
 
@@ -142,18 +142,6 @@ def results_csv(runs: Sequence[Run]) -> str:
         texts = [_texts(columns[name]) if name in columns else empty for name in header]
         writer.writerows([run.method, knobs, run.seed, split, *row] for row in zip(*texts, strict=True))
     return out.getvalue()
-
-
-def replace_file(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    """Writes `content` so that a reader, or a kill, finds the old file or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    return path
 
 
 _JUDGED = ("prediction", "confidence")

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets
 
 from robustgen.data import catalogue, prepare
-from robustgen.data.cache import cache_dir, write_atomically
+from robustgen.data.cache import cache_dir
 from robustgen.data.source import DataError, Split
 from robustgen.data.tfds import tfds
 from robustgen.knobs import KnobError
@@ -128,19 +128,6 @@ def test_unwritable_cache_only_costs_time(tiny, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ROBUSTGEN_CACHE", str(tmp_path / "file" / "cache"))
     assert len(source(tiny).load("train").y) == 100
-
-
-def test_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def write(file):
-        file.write(b"new")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, write)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_cache_follows_the_users_folders(monkeypatch):

@@ -14,7 +14,6 @@ from robustgen.evaluation.results import (
     adversarial_examples,
     load,
     pick,
-    replace_file,
     results_csv,
     save,
 )
@@ -57,14 +56,6 @@ def test_a_pickle_is_not_opened(tmp_path):
     np.savez(tmp_path / "runs.npz", records=np.array([{"method": "x"}], dtype=object))
     with pytest.raises(ResultsError):
         load(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = replace_file(tmp_path / "a.txt", b"old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, b"new")
-    assert path.read_bytes() == b"old"
 
 
 def test_csv_has_a_row_for_each_example_and_run():
