@@ -26,9 +26,6 @@ PyTree = Any
 LogitsFn = Callable[[Array], Array]
 Objective = Callable[[Array, PyTree], Array]
 
-DATA_AXIS = "data"
-"""Name of the mesh axis that examples are spread over."""
-
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "state"], meta_fields=["apply_fn"])
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Attack(Protocol):
     """Looks for a member of a threat set that makes an objective large.
 
     `target` is what the objective compares with: labels [B] int32, clean logits [B, K], ...
-    `key` is one key, or per-example keys [B] (see `example_keys`). Returns x_adv, shaped like x.
+    `key` is one key, or per-example keys [B] (see `spread.example_keys`). Returns x_adv, shaped like x.
     """
 
     def __call__(self, logits_fn: LogitsFn, x: Array, target: PyTree, key: Key) -> Array: ...
@@ -194,42 +191,3 @@ class Estimate(NamedTuple):
     lower: float
     upper: float
     n: int
-
-
-def example_keys(key: Key, num: int) -> Key:
-    """One key per example, [num]; a `key` that is per-example already is returned as it is.
-
-    Folding in the *global* index makes results independent of how examples are spread over devices.
-    """
-    if key.ndim == 1:
-        return key
-    index = jnp.arange(num)
-    if (shard := _axis_index()) is not None:
-        index = index + shard * num
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-
-
-def local_rows(rows: Array) -> Array:
-    """This device's share of the rows of a global batch where the data axis is mapped; all rows under `jit`.
-
-    Raises `ValueError` where the shares would not be equal.
-    """
-    if (shard := _axis_index()) is None:
-        return rows
-    num_devices = jax.lax.axis_size(DATA_AXIS)
-    size, left_over = divmod(rows.shape[0], num_devices)
-    if left_over:
-        raise ValueError(f"a batch of {rows.shape[0]} cannot be spread evenly over {num_devices} devices")
-    return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)
-
-
-def mean_over_devices(tree: PyTree) -> PyTree:
-    """Mean over the data axis where one is mapped (`shard_map`, `pmap`); the tree itself under `jit`."""
-    return tree if _axis_index() is None else jax.lax.pmean(tree, DATA_AXIS)
-
-
-def _axis_index() -> Array | None:
-    try:
-        return jax.lax.axis_index(DATA_AXIS)
-    except NameError:  # what jax raises where no such axis is mapped
-        return None

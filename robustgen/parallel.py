@@ -1,7 +1,7 @@
 """One global-batch step, run by `jit` with shardings (the default), by `shard_map` or by `pmap`: same numbers.
 
-A step is written once, for the global batch. It takes its rows with `core.local_rows` and averages with
-`core.mean_over_devices`, which do nothing unless a data axis is mapped; a `Backend` decides whether one is.
+A step is written once, for the global batch. It takes its rows with `spread.local_rows` and averages with
+`spread.mean_over_devices`, which do nothing unless a data axis is mapped; a `Backend` decides whether one is.
 """
 
 import functools
@@ -13,8 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from robustgen.core import DATA_AXIS, PyTree, local_rows
+from robustgen.core import PyTree
 from robustgen.knobs import Count, KnobError, checked
+from robustgen.spread import DATA_AXIS, local_rows
 
 
 class Backend(NamedTuple):

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from robustgen.core import Array, Loss, Net, PyTree, Stream, TrainState, mean_over_devices
+from robustgen.core import Array, Loss, Net, PyTree, Stream, TrainState
 from robustgen.knobs import Decay
+from robustgen.spread import mean_over_devices
 
 LossAt = Callable[[Array], Loss]
 """A schedule of losses: called with the traced step, so that any knob may follow it."""

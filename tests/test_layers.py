@@ -43,7 +43,7 @@ def violations(tree: ast.AST, module: tuple[str, ...]) -> list[str]:
     parts = {name.removeprefix("robustgen.").split(".")[0] for name in names}
     if module[0] == "data":
         ours = {name.split(".")[1] for name in names if name.startswith("robustgen.")}
-        found = ours - {"core", "knobs", "files", "data"}
+        found = ours - {"core", "knobs", "files", "spread", "data"}
     else:
         found = parts & set(FORBIDDEN.get(module[0], ()))
     found |= parts & set(NOWHERE) if module[0] not in ("cli", "__main__") else set()

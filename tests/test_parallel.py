@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from robustgen import parallel
-from robustgen.core import local_rows
 from robustgen.knobs import KnobError
+from robustgen.spread import local_rows
 
 SCRIPT = pathlib.Path(__file__).with_name("sharded.py")
 SPEC = importlib.util.spec_from_file_location("sharded", SCRIPT)

@@ -11,8 +11,8 @@ import pytest
 import scipy.optimize
 
 from robustgen import threats
-from robustgen.core import example_keys
 from robustgen.knobs import KnobError
+from robustgen.spread import example_keys
 
 LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 LINF_EPS = (8 / 255, 0.1, 0.3, 0.031, 1e-6, 0.0)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustgen.attacks.pgd import Best, better
-from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree, example_keys
+from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree
 from robustgen.knobs import Count, KnobError, checked
+from robustgen.spread import example_keys
 from robustgen.threats import round_down
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from robustgen.attacks import starts
-from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree, Threat, example_keys
+from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree, Threat
 from robustgen.knobs import Count, NonNegative, Positive, checked
+from robustgen.spread import example_keys
 
 
 class Best(NamedTuple):

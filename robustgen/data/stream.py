@@ -4,10 +4,11 @@ from typing import Callable
 
 import jax
 
-from robustgen.core import Array, Batch, Key, Stream, example_keys
+from robustgen.core import Array, Batch, Key, Stream
 from robustgen.data.augment import Augment, none
 from robustgen.data.epochs import Order, indices, order_at, renew, steps_per_epoch, take
 from robustgen.data.source import Split
+from robustgen.spread import example_keys
 
 _AUGMENT = 2**31 - 1  # folded into the key of augmentation; permutations fold in their epoch, which stays below
 

@@ -108,6 +108,7 @@ def percent(value: float, signed: bool = False) -> str:
 
 
 def p_text(p: float) -> str:
+    """ "p = 0.04", with "p < 0.001" below that."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 

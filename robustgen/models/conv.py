@@ -6,6 +6,7 @@ product where channels are few, so that derivatives of every order stay fast. A 
 s x s blocks of pixels into channels. Other back ends differentiate `lax.conv_general_dilated` their own way.
 """
 
+import contextlib
 import functools
 from typing import Callable
 
@@ -26,7 +27,7 @@ FEW_CHANNELS = 4
 _gradients = jax.make_user_context(default_value=None)  # part of jit's cache key, as a global would not be
 
 
-def native_gradients():
+def native_gradients() -> contextlib.AbstractContextManager:
     """Context in which `conv2d` is differentiated by XLA. The same derivatives up to rounding, slow inside loops on the
     CPU, but forward mode (`jax.jvp`, `jacfwd`, `linearize`) works, where the CPU's own ones raise TypeError."""
     return _gradients("native")

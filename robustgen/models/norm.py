@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from robustgen.core import DATA_AXIS, Array, _axis_index, mean_over_devices
+from robustgen.core import Array
+from robustgen.spread import DATA_AXIS, data_shard, mean_over_devices
 
 MOMENTUM, EPSILON = 0.9, 1e-5
 """torch's defaults; its momentum of 0.1 is the share of the new value, this one that of the old."""
@@ -43,7 +44,7 @@ def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = mean_over_devices(jnp.mean(x, axes))
     var = mean_over_devices(jnp.mean(jnp.square(x - mean.reshape(_channels(x))), axes))
-    n = x[..., 0].size * (1 if _axis_index() is None else jax.lax.axis_size(DATA_AXIS))
+    n = x[..., 0].size * (1 if data_shard() is None else jax.lax.axis_size(DATA_AXIS))
     return mean, var, var * (n / max(n - 1, 1))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from robustgen import attacks, threats
 from robustgen.attacks import starts
-from robustgen.core import example_keys
+from robustgen.spread import example_keys
 
 DRAW = np.random.default_rng(0)
 X, W = DRAW.uniform(0.2, 0.8, (6, 5)), DRAW.standard_normal((5, 3))

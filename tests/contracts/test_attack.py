@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustgen import attacks, threats
-from robustgen.core import example_keys
+from robustgen.spread import example_keys
 
 Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
 

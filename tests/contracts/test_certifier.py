@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from robustgen import attacks, threats
-from robustgen.core import FALSIFIED, UNKNOWN, VERIFIED, example_keys
+from robustgen.core import FALSIFIED, UNKNOWN, VERIFIED
+from robustgen.spread import example_keys
 
 Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
 

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from robustgen import losses
-from robustgen.core import Batch, Net, example_keys
+from robustgen.core import Batch, Net
 from robustgen.knobs import KnobError, Range
 from robustgen.models import init
+from robustgen.spread import example_keys
 
 Y = jnp.asarray([0, 1, 2, 0], jnp.int32)
 

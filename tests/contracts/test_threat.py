@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from robustgen.spread import example_keys
 import numpy as np
 import pytest
 
-from robustgen.core import example_keys
 
 SHAPES = [(16, 5), (16, 2, 2, 1)]
 

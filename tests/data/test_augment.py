@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from robustgen.core import example_keys
 from robustgen.data.augment import compose, crop_offsets, flip, flip_coins, none, pad_crop
 from robustgen.knobs import KnobError
+from robustgen.spread import example_keys
 
 AUGMENTS = [none(), pad_crop(pad=2), flip(), compose(pad_crop(pad=2), flip())]
 

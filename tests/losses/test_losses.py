@@ -10,7 +10,8 @@ import pytest
 
 from robustgen import attacks, losses, threats
 from robustgen.attacks import starts
-from robustgen.core import Batch, Net, batch_forward, eval_forward, example_keys, train_forward
+from robustgen.core import Batch, Net, batch_forward, eval_forward, train_forward
+from robustgen.spread import example_keys
 
 DRAW = np.random.default_rng(0)
 PARAMS = {"w": DRAW.standard_normal((4, 5)), "v": DRAW.standard_normal((5, 3))}

@@ -1,0 +1,53 @@
+"""How examples are spread over devices: a step says which rows are its own, and what is averaged over all.
+
+Under `jit` with shardings the compiler does both and these functions do nothing; under `shard_map` and `pmap` they see
+that the data axis is mapped. So a step is written once, and its numbers do not depend on the devices.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from robustgen.core import Array, Key, PyTree
+
+DATA_AXIS = "data"
+"""Name of the mesh axis that examples are spread over."""
+
+
+def example_keys(key: Key, num: int) -> Key:
+    """One key per example, [num]; a `key` that is per-example already is returned as it is.
+
+    Folding in the *global* index makes results independent of how examples are spread over devices.
+    """
+    if key.ndim == 1:
+        return key
+    index = jnp.arange(num)
+    if (shard := data_shard()) is not None:
+        index = index + shard * num
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def local_rows(rows: Array) -> Array:
+    """This device's share of the rows of a global batch where the data axis is mapped; all rows under `jit`.
+
+    Raises `ValueError` where the shares would not be equal.
+    """
+    if (shard := data_shard()) is None:
+        return rows
+    num_devices = jax.lax.axis_size(DATA_AXIS)
+    size, left_over = divmod(rows.shape[0], num_devices)
+    if left_over:
+        raise ValueError(f"a batch of {rows.shape[0]} cannot be spread evenly over {num_devices} devices")
+    return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)
+
+
+def mean_over_devices(tree: PyTree) -> PyTree:
+    """Mean over the data axis where one is mapped (`shard_map`, `pmap`); the tree itself under `jit`."""
+    return tree if data_shard() is None else jax.lax.pmean(tree, DATA_AXIS)
+
+
+def data_shard() -> Array | None:
+    """Which shard of the data axis this is, where one is mapped; None under `jit`."""
+    try:
+        return jax.lax.axis_index(DATA_AXIS)
+    except NameError:  # what jax raises where no such axis is mapped
+        return None
