@@ -3,6 +3,8 @@
 columns    evaluator, columns, unstack, contradictions: what a net predicts, under which attack, proved by what
 curves     curve: robust and certified against the radius, in one compile
 intervals  wilson, clopper_pearson, t_interval, newcombe; mcnemar, paired_difference, holm
+paired     mcnemar_mid_p, newcombe_paired, paired_bootstrap: two accuracies on the same examples
+comparison Side, compare, pairwise; exact_test, mid_p_test, bootstrap_test, seeds_test (tables: comparison_tables)
 metrics    clean, robust, certified -> accuracy, gap, over_seeds, gap_over_seeds, calibration_error
 results    Run, Examples; adversarial_examples, save, load, results_csv
 summary    summarize: runs -> rows, Pareto front, significance

@@ -38,12 +38,12 @@ def tables(summary: Summary) -> list[Table]:
 
 def console(summary: Summary) -> str:
     """Plain text, about 100 columns."""
-    return "\n\n".join(map(_console, tables(summary)))
+    return "\n\n".join(map(console_table, tables(summary)))
 
 
 def markdown(summary: Summary) -> str:
     """Pipe tables; bold is the best and whatever does not differ from it significantly."""
-    return "\n".join(map(_markdown, tables(summary)))
+    return "\n".join(map(markdown_table, tables(summary)))
 
 
 def latex(summary: Summary) -> str:
@@ -100,7 +100,8 @@ def _missing(summary: Summary) -> list[str]:
     return [f"missing: {run.method} seed {run.seed}: {run.failure or 'no result'}" for run in summary.failed]
 
 
-def _console(table: Table) -> str:
+def console_table(table: Table) -> str:
+    """One table as plain text."""
     texts = [table.head] + [[f"{c.value:>5} {c.rest}" if c.rest else c.value for c in row] for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [" " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in texts]
@@ -109,7 +110,8 @@ def _console(table: Table) -> str:
     return "\n".join([f" {table.title}", *lines, *wrapped])
 
 
-def _markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table with pipes."""
     lines = [table.head, ["---"] * len(table.head)]
     lines += [[_md(f"**{c.value}** {c.rest}" if c.bold else f"{c.value} {c.rest}") for c in row] for row in table.rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
