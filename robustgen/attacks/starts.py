@@ -3,9 +3,10 @@
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 
 from robustgen.core import Array, Key, Threat
-from robustgen.knobs import Positive, checked
+from robustgen.knobs import NonNegative, Positive, checked
 
 
 class Start(Protocol):
@@ -42,6 +43,29 @@ def random_sign(*, step_size: Positive) -> Start:
 
     def start(threat: Threat, x: Array, keys: Key) -> Array:
         return threat.project(x, x + threat.ascend(_normal(x, keys), step_size))
+
+    return start
+
+
+@checked
+def linf_edge(*, eps: NonNegative) -> Start:
+    """x + eps * u / max |u|, u uniform in [-1, 1], projected: APGD's start, one coordinate of it at the full radius."""
+
+    def start(threat: Threat, x: Array, keys: Key) -> Array:
+        u = jax.vmap(lambda key, row: jax.random.uniform(key, row.shape, row.dtype, -1, 1))(keys, x)
+        return threat.project(x, x + eps * u / jnp.max(jnp.abs(u), tuple(range(1, x.ndim)), keepdims=True))
+
+    return start
+
+
+@checked
+def l2_edge(*, eps: NonNegative) -> Start:
+    """x + eps * n / ||n||_2, n normal, projected: APGD's start on the sphere. (`random_sign` in an L2 threat.)"""
+
+    def start(threat: Threat, x: Array, keys: Key) -> Array:
+        noise = _normal(x, keys)
+        size = jnp.sqrt(jnp.sum(noise**2, tuple(range(1, x.ndim)), keepdims=True))
+        return threat.project(x, x + eps * noise / size)
 
     return start
 
