@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import typing
 from typing import Any, Callable, NamedTuple
 
 import flax.linen as nn
@@ -59,6 +60,14 @@ class Case(NamedTuple):
         """The annotation of each knob."""
         return {name: hint for name, hint in hints(self.factory).items() if name != "return"}
 
+    def radius(self) -> float:
+        """The radius of the sample threat, for factories of threats that have one."""
+        return sample(self.name, "eps", self.knobs()["eps"], samples(threats.linf(0.1)))
+
+    def unclipped(self) -> dict[str, None]:
+        """The knobs of a threat without a clip, where it can do without."""
+        return {"clip": None} if type(None) in typing.get_args(self.knobs().get("clip")) else {}
+
 
 def samples(threat: Threat) -> dict[Any, Any]:
     """What knobs are filled with: by "factory.name", by name, by annotation, in this order."""
@@ -67,7 +76,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
     return {
         "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
-        "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0),
+        "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0), "l0.eps": 2, "l0_pixels.eps": 1,
         "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
         Objective: attacks.margin, Forward: eval_forward, Augment: none(), Start: gaussian(scale=0.01),
@@ -168,11 +177,29 @@ def _inside_l2(x: np.ndarray, x_adv: np.ndarray) -> bool:
     return bool(np.all(norms <= 0.1) and _inside_box(x, x_adv))
 
 
+def _inside_l1(x: np.ndarray, x_adv: np.ndarray) -> bool:
+    norms = np.sum(np.abs(x_adv - x).reshape(len(x), -1), 1)
+    return bool(np.all(norms <= 0.1) and _inside_box(x, x_adv))
+
+
+def _inside_l0(x: np.ndarray, x_adv: np.ndarray) -> bool:
+    changed = np.sum((x_adv != x).reshape(len(x), -1), 1)
+    return bool(np.all(changed <= 2) and _inside_box(x, x_adv))
+
+
+def _inside_l0_pixels(x: np.ndarray, x_adv: np.ndarray) -> bool:
+    changed = np.sum(np.any(x_adv != x, -1).reshape(len(x), -1), 1)
+    return bool(np.all(changed <= 1) and _inside_box(x, x_adv))
+
+
 def _inside_box(x: np.ndarray, x_adv: np.ndarray) -> bool:
     return bool(np.all((x_adv >= 0) & (x_adv <= 1)))
 
 
-INSIDE = {"linf": _inside_linf, "l2": _inside_l2, "box": _inside_box}
+INSIDE = {
+    "linf": _inside_linf, "l2": _inside_l2, "l1": _inside_l1, "l0": _inside_l0, "l0_pixels": _inside_l0_pixels,
+    "box": _inside_box,
+}  # fmt: skip
 """What membership means, in float64, for the threats as `Case.build` makes them."""
 
 
