@@ -128,3 +128,17 @@ def test_round_down_is_the_neighbour_below(value):
     rounded = threats.round_down(value, np.float32)
     assert rounded.dtype == np.float32 and float(rounded) <= value
     assert float(np.nextafter(rounded, np.float32(1))) > value
+
+
+def test_linf_takes_a_radius_per_feature(key):
+    """0 leaves a feature as it is; inside each radius in float64, alike from NumPy and traced."""
+    x = jnp.asarray(np.random.default_rng(0).choice(LEVELS, (200, 2, 3)))
+    radii = np.asarray([[0.0, 0.1, 8 / 255], [0.3, 0.0, 1.0]])
+    far = x + jax.random.normal(key, x.shape)
+    found = threats.linf(radii).project(x, far)
+    assert np.all(np.abs(np.asarray(found, np.float64) - np.asarray(x, np.float64)) <= radii)
+    np.testing.assert_array_equal(found[:, radii == 0], x[:, radii == 0])
+    traced = jax.jit(lambda eps: threats.linf(eps).project(x, far))(jnp.asarray(threats.round_down(radii, np.float32)))
+    np.testing.assert_allclose(traced, found, rtol=0, atol=1e-6)
+    with pytest.raises(KnobError, match="eps: must be finite and >= 0"):
+        threats.linf(-radii)

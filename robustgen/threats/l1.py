@@ -83,20 +83,23 @@ def _shrink(size: Array, room: Array, radius: Array) -> tuple[Array, Array, Arra
 def _best_spending(reward: Array, room: Array, budget: Array, axes: tuple[int, ...]) -> Array:
     """max sum(reward * spent) over 0 <= spent <= room with sum(spent) <= budget, sums over `axes`.
 
-    By its dual, min over level of budget * level + sum(room * max(reward - level, 0)): an upper bound at any level, so
-    that rounding costs tightness and not soundness. The level is held fixed under differentiation (Danskin).
+    A fractional knapsack: all room where the reward is above a level, and what is left of the budget at the level. The
+    level is found without derivatives, and with it fixed the rest has the right ones: what is spent is d/d reward.
     """
 
-    def bound(level: Array, reward: Array, room: Array) -> Array:
-        beyond = jnp.maximum(reward - per_example(level, reward), 0.0)
-        return budget * level + jnp.sum(room * beyond, axes)
+    levels = _knapsack_levels(*jax.lax.stop_gradient((reward, room, jnp.asarray(budget))), axes)
+    lower, upper = (per_example(level, reward) for level in levels)
+    full, partial = (jnp.where(chosen, room, 0.0) for chosen in (reward > upper, (reward > lower) & (reward <= upper)))
+    spare = jnp.maximum(budget - jnp.sum(full, axes), 0.0)
+    share = spare / jnp.maximum(jnp.sum(partial, axes), jnp.finfo(reward.dtype).tiny)
+    return jnp.sum(reward * (full + per_example(jnp.minimum(share, 1.0), reward) * partial), axes)
 
-    def best_level(reward: Array, room: Array) -> Array:
-        def total_at(level: Array) -> tuple[Array, Array]:
-            return jnp.sum(jnp.where(reward > per_example(level, reward), room, 0.0), axes), jnp.zeros_like(level)
 
-        lower, upper = crossing(total_at, jnp.max(reward, axes), jax.lax.stop_gradient(budget), 0.0)
-        return jnp.where(bound(lower, reward, room) <= bound(upper, reward, room), lower, upper)
+def _knapsack_levels(reward: Array, room: Array, budget: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """Neighbouring levels (lower, upper): the room above the upper is within the budget, above the lower it is not."""
 
-    level = jax.lax.stop_gradient(best_level(*jax.lax.stop_gradient((reward, room))))
-    return bound(level, reward, room)
+    def total_at(level: Array) -> tuple[Array, Array]:
+        total = jnp.sum(jnp.where(reward > per_example(level, reward), room, 0.0), axes)
+        return total, jnp.zeros_like(level)
+
+    return crossing(total_at, jnp.max(reward, axes), budget, jnp.zeros_like(budget))
