@@ -3,6 +3,7 @@
 from setuptools import find_packages, setup
 
 PLOTS_AND_DIGITS = ["matplotlib>=3.9", "scikit-learn>=1.5"]  # the report, and the data set that needs no download
+WEIGHTS = "safetensors>=0.5"  # weights from elsewhere
 
 setup(
     name="robustgen",
@@ -29,7 +30,8 @@ setup(
         *PLOTS_AND_DIGITS,
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", WEIGHTS],
+        "weights": [WEIGHTS],
         "tf": ["tensorflow-cpu>=2.18"],  # only to prepare a stock TFDS builder, once
         "cuda": ["jax[cuda13]"],
         "bench": ["torch>=2.4"],  # the benchmarks' other side
