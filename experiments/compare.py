@@ -81,5 +81,14 @@ def _test(compared: list[Side]) -> PairedTest:
     return made[_TEST.value or ("seeds" if several else "mcnemar")]()
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Flags; 2 with one line for what they do not take."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        log.note(f"error: {' '.join(str(error).split())}")
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

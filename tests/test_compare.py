@@ -63,9 +63,12 @@ def test_two_nets_from_the_command_line(folders):
     assert (folders[0] / "report" / "comparison_robust_Square.csv").exists() and text.count("all pairs") == 2
 
 
-def test_what_cannot_be_compared_is_one_line_and_exit_code_2(folders):
-    done = call(f"--workdirs={folders[0]},{folders[0] / 'none'}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "run evaluate.py first" in done.stderr
+@pytest.mark.parametrize(
+    ("flag", "words"), [("--workdirs={0},{0}/none", "run evaluate.py first"), ("--workdirz=a", "Did you mean: workdirs")]
+)
+def test_what_cannot_be_compared_is_one_line_and_exit_code_2(folders, flag, words):
+    done = call(flag.format(folders[0]))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr
 
 
 def test_methods_group_seeds_and_name_rows_apart(tmp_path):

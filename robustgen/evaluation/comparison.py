@@ -59,7 +59,10 @@ class Comparison(NamedTuple):
 
 @checked
 def exact_test(confidence: Confidence = 0.95) -> PairedTest:
-    """`mcnemar`, exact, with Newcombe's paired interval. One seed a side."""
+    """`mcnemar`, exact, with Newcombe's paired interval. One seed a side.
+
+    The test errs to the safe side and the interval does not invert it: near the level they may disagree.
+    """
 
     def run(first: np.ndarray, second: np.ndarray) -> Difference:
         return Difference(newcombe_paired(first, second, confidence), mcnemar(first, second))

@@ -36,7 +36,8 @@ def comparison_table(comparisons: Sequence[Comparison], title: str) -> Table:
         for c in comparisons
     ]  # fmt: skip
     tests = ", ".join(dict.fromkeys(c.test for c in comparisons))
-    return Table(title, head, rows, [f"p: {tests}, two-sided; Holm: adjusted over the {len(rows)} pairs of this table"])
+    pairs = f"{len(rows)} pairs" if len(rows) > 1 else "one pair"
+    return Table(title, head, rows, [f"p: {tests}, two-sided; Holm: adjusted over the {pairs} of this table alone"])
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
