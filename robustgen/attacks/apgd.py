@@ -79,7 +79,7 @@ def apgd_targeted(
 ) -> Search:
     """APGD towards each of the num_targets most likely wrong classes in turn, on `objective(logits, (y, target))`.
 
-    With `targeted_dlr` AutoAttack's APGD-T; with `targeted_margin` MultiTargeted. Any wrong class counts as success.
+    With `targeted_dlr` AutoAttack's APGD-T; with `multi_targeted` MultiTargeted. Any wrong class counts as success.
     """
     settings = {
         "objective": objective.__name__, "eps": eps, "num_steps": num_steps, "num_targets": num_targets,

@@ -49,14 +49,14 @@ def targeted_dlr(logits: Array, goal: tuple[Array, Array]) -> Array:
     Croce & Hein 2020 (arXiv 2003.01690), eq. 7. With 3 classes the denominator is z_1 - z_3, with 2 there is none.
     """
     y, target = goal
-    difference = targeted_margin(logits, goal)
+    difference = multi_targeted(logits, goal)
     if logits.shape[-1] < 3:
         return difference
     top = jax.lax.top_k(logits, min(4, logits.shape[-1]))[0]
     return difference / (top[:, 0] - jnp.mean(top[:, 2:], axis=-1) + _TINY)
 
 
-def targeted_margin(logits: Array, goal: tuple[Array, Array]) -> Array:
+def multi_targeted(logits: Array, goal: tuple[Array, Array]) -> Array:
     """logit_t - logit_y, [B], goal = (y, t) [B] int32 each: what MultiTargeted maximises, Gowal et al. 2019
     (arXiv 1910.09338), eq. 3, and FAB's linearisation."""
     y, target = goal

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from robustgen.attacks.objectives import margin
 from robustgen.attacks.pgd import Best, better
-from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree
+from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree, Threat
 from robustgen.spread import example_keys
 
 
@@ -57,6 +57,15 @@ class Search(NamedTuple):
     num_restarts: int
     forwards: int
     backwards: int
+
+
+class Cascade(NamedTuple):
+    """Searches in the order they are run, each on what those before it left standing, all within `threat`. `name` is
+    what tables call the whole."""
+
+    name: str
+    threat: Threat
+    searches: tuple[Search, ...]
 
 
 def runs(search: Search, num_classes: int) -> list[tuple[int, int]]:

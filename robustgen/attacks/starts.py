@@ -1,12 +1,11 @@
 """Where an attack starts: `Start = (threat, x, keys [B]) -> x0`, shaped like x."""
 
-from typing import Protocol
+from typing import Callable, Protocol
 
 import jax
-import jax.numpy as jnp
 
 from robustgen.core import Array, Key, Threat
-from robustgen.knobs import NonNegative, Positive, checked
+from robustgen.knobs import Positive, checked
 
 
 class Start(Protocol):
@@ -47,27 +46,9 @@ def random_sign(*, step_size: Positive) -> Start:
     return start
 
 
-@checked
-def linf_edge(*, eps: NonNegative) -> Start:
-    """x + eps * u / max |u|, u uniform in [-1, 1], projected: APGD's start, one coordinate of it at the full radius."""
-
-    def start(threat: Threat, x: Array, keys: Key) -> Array:
-        u = jax.vmap(lambda key, row: jax.random.uniform(key, row.shape, row.dtype, -1, 1))(keys, x)
-        return threat.project(x, x + eps * u / jnp.max(jnp.abs(u), tuple(range(1, x.ndim)), keepdims=True))
-
-    return start
-
-
-@checked
-def l2_edge(*, eps: NonNegative) -> Start:
-    """x + eps * n / ||n||_2, n normal, projected: APGD's start on the sphere. (`random_sign` in an L2 threat.)"""
-
-    def start(threat: Threat, x: Array, keys: Key) -> Array:
-        noise = _normal(x, keys)
-        size = jnp.sqrt(jnp.sum(noise**2, tuple(range(1, x.ndim)), keepdims=True))
-        return threat.project(x, x + eps * noise / size)
-
-    return start
+def edge(direction: Callable[[Key, Array], Array], eps: float) -> Start:
+    """x + eps * direction(keys [B], x), projected, for random directions of size 1 (`norms.linf.direction`): APGD's start."""
+    return lambda threat, x, keys: threat.project(x, x + eps * direction(keys, x))
 
 
 def _normal(x: Array, keys: Key) -> Array:

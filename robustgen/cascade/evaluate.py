@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustgen.attacks.search import Search, runs, targets
+from robustgen.attacks.search import Cascade, Search, runs, targets
 from robustgen.cascade.journal import Journal, open_journal
 from robustgen.cascade.lanes import mesh_of
-from robustgen.cascade.run import Cascade, Data, Machine, Progress, Stage, logits_of, run_search
+from robustgen.cascade.run import Data, Machine, Progress, Stage, logits_of, run_search
 from robustgen.core import VERIFIED, Certifier, LogitsFn, Net
 from robustgen.evaluation.columns import OUTSIDE_TOLERANCE, Columns, OutsideError, evaluator
 from robustgen.knobs import Count, CountOrZero, KnobError, checked
@@ -138,7 +138,7 @@ def _identity(
     cascade: Cascade, data: Data, logits: np.ndarray, certified: np.ndarray, seed: int, machine: Machine
 ) -> dict:
     """What must be equal for a journal to be taken up. The clean logits stand for the net and its weights."""
-    searches = [[s.name, {k: v if isinstance(v, str) else float(v) for k, v in s.settings.items()}] for s in cascade.searches]
+    searches = [[s.name, {k: str(v) for k, v in s.settings.items()}] for s in cascade.searches]
     arrays = {"examples": [data.x, data.y, data.index], "net": [logits], "certified": [certified]}
     digests = {k: hashlib.sha256(b"".join(map(np.ndarray.tobytes, v))).hexdigest() for k, v in arrays.items()}
     return {

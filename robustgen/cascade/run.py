@@ -16,18 +16,10 @@ from robustgen.cascade.journal import Decision, Journal
 from robustgen.cascade.lanes import Examples, forward, lanes, place
 from robustgen.cascade.queue import Queue, Run
 from robustgen.cascade.worker import Worker
-from robustgen.core import LogitsFn, Threat
+from robustgen.core import LogitsFn
 
 Progress = Callable[[str, int, int, int], None]
 """progress(attack, runs decided, runs there are at most, examples still standing)."""
-
-
-class Cascade(NamedTuple):
-    """Attacks in the order they are run, and the set they share. `name` is what tables call the whole."""
-
-    name: str
-    threat: Threat
-    searches: tuple[Search, ...]
 
 
 class Machine(NamedTuple):
