@@ -11,3 +11,5 @@ from robustgen.attacks.pgd import fgsm as fgsm
 from robustgen.attacks.pgd import pgd as pgd
 from robustgen.attacks.pgd import r_fgsm as r_fgsm
 from robustgen.attacks.scaled import scaled_pgd as scaled_pgd
+from robustgen.attacks.spatial import spatial as spatial
+from robustgen.attacks.spatial import spatial_random as spatial_random

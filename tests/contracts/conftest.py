@@ -77,6 +77,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
         "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
         "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0), "l0.eps": 2, "l0_pixels.eps": 1,
+        "max_rotation": 30.0, "max_shift": 1.0,
         "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
         Objective: attacks.margin, Forward: eval_forward, Augment: none(), Start: gaussian(scale=0.01),

@@ -11,6 +11,7 @@ from robustgen import attacks, threats
 from robustgen.spread import example_keys
 
 Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
+OF_THEIR_OWN = ("spatial", "spatial_random")  # attacks that take no Threat: no ball holds their set
 
 
 @functools.cache
@@ -33,6 +34,8 @@ def attack(attack_case, threat_case, net):
     """attack(x, y, key, spoilt, eps, num_classes) -> x_adv of a small net, eps being the sample threat's if None."""
     if threat_case.name == "l0_pixels":
         pytest.skip("with one channel the same as l0")
+    if attack_case.name in OF_THEIR_OWN and threat_case.name != "box":
+        pytest.skip("it has a set of its own, of images: what the box of all pixels holds")
     radius = threat_case.radius() if "eps" in threat_case.knobs() else 0.0
 
     def run(x, y, key, spoilt=0.0, eps=None, num_classes=3):
