@@ -7,8 +7,8 @@ alpha_max): along the boundary, towards x. A misclassified x_{k+1} is tried, and
 As in the official code (`fab_base.py`, which AutoAttack runs): distances count as at least 1e-8 in a; a restart starts
 eps / 2 away, since each forgets what the ones before found; there is no final search. Deviations: success is decided at
 every step (official: of the nearest point found, after the run: the same examples); a point that only rounding keeps
-out of the threat set is moved into it before it is evaluated (1e-6 of eps, and 2e-5 inward in L2 and L1); a gradient
-that is NaN counts as zero. The box is any, and there may be as few as two classes.
+out of the threat set (1e-6 of eps) is moved into it before it is evaluated; a gradient that is NaN counts as zero. The
+box is any, and there may be as few as two classes.
 """
 
 import functools
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from robustgen.attacks.norms import Norm
-from robustgen.attacks.objectives import margin, targeted_margin
+from robustgen.attacks.objectives import margin, multi_targeted
 from robustgen.attacks.search import Item, Search, Tried
 from robustgen.core import Array, LogitsFn
 from robustgen.knobs import Count, Fraction, NonNegative, Positive, checked
@@ -131,7 +131,7 @@ def _with_target(logits_fn: LogitsFn, z: Array, item: Item) -> Plane:
     """The boundary with the class aimed at."""
 
     def total(z: Array) -> tuple[Array, Array]:
-        lead = targeted_margin(logits_fn(z), (item.y, item.target))
+        lead = multi_targeted(logits_fn(z), (item.y, item.target))
         return jnp.sum(lead), lead
 
     gradient, lead = jax.grad(total, has_aux=True)(z)
@@ -145,7 +145,7 @@ def _with_nearest(dual: Callable[[Array], Array], logits_fn: LogitsFn, z: Array,
     others = others + (others >= item.y)  # [K - 1, B]
     pick = functools.partial(jax.nn.one_hot, num_classes=logits.shape[-1], dtype=logits.dtype)
     (gradients,) = jax.vmap(pull)(pick(others) - pick(item.y))
-    leads = jax.vmap(targeted_margin, (None, (None, 0)))(logits, (item.y, others))
+    leads = jax.vmap(multi_targeted, (None, (None, 0)))(logits, (item.y, others))
     distances = jnp.abs(leads) / (1e-12 + jax.vmap(dual)(gradients))
     nearest, row = jnp.argmin(distances, axis=0), jnp.arange(len(z))
     return Plane(leads[nearest, row], gradients[nearest, row])

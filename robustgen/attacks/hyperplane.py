@@ -1,7 +1,7 @@
 """Shortest ways to a hyperplane inside a box: FAB's projections, Croce & Hein 2020 (arXiv 1907.02044), section 3.1.
 
-Each function has the arguments of `Projection`. With c = |gap|, s_i = |w_i| and r_i the room between z_i and the side of
-the box that coordinate i moves to, all look for moves 0 <= m_i <= r_i with sum_i s_i m_i = c of least size:
+Each function is a `Projection`. With c = |gap|, s_i = |w_i| and r_i the room between z_i and the side of the box that
+coordinate i moves to, all look for moves 0 <= m_i <= r_i with sum_i s_i m_i = c of least size:
 
     Linf  m_i = min(t, r_i)        L2  m_i = min(t s_i, r_i)        L1  m_i = r_i where s_i is largest, then 0
 
