@@ -15,6 +15,7 @@ FORBIDDEN = {  # a part of robustgen -> parts of robustgen, or other packages, t
     "threats": ("models", "data", "train", "flax", *METHODS),
     "attacks": ("models", "data", "train", "evaluation", "losses", "flax"),
     "certify": ("models", "data", "train", "evaluation", "losses", "attacks", "flax"),
+    "defences": ("threats", "models", "data", "train", "evaluation", "flax", *METHODS),
     "losses": ("models", "data", "train", "evaluation", "flax"),
     **{part: METHODS for part in HANDED_THEIR_METHODS},
 }

@@ -1,9 +1,21 @@
 """Attacks: `(logits_fn, x, target, key) -> x_adv`."""
 
+from robustgen.attacks import minimal as minimal
 from robustgen.attacks import starts as starts
+from robustgen.attacks.adaptive import against as against
+from robustgen.attacks.adaptive import bpda as bpda
+from robustgen.attacks.adaptive import eot as eot
+from robustgen.attacks.adaptive import expected as expected
+from robustgen.attacks.adaptive import mean_prediction as mean_prediction
+from robustgen.attacks.adaptive import transfer as transfer
+from robustgen.attacks.adaptive import undetected_margin as undetected_margin
 from robustgen.attacks.combine import over_eps as over_eps
 from robustgen.attacks.combine import restarts as restarts
 from robustgen.attacks.combine import worst_of as worst_of
+from robustgen.attacks.fab import fab as fab
+from robustgen.attacks.fab import fab_t as fab_t
+from robustgen.attacks.momentum import bim as bim
+from robustgen.attacks.momentum import mim as mim
 from robustgen.attacks.objectives import cross_entropy as cross_entropy
 from robustgen.attacks.objectives import kl as kl
 from robustgen.attacks.objectives import margin as margin
@@ -13,3 +25,9 @@ from robustgen.attacks.pgd import r_fgsm as r_fgsm
 from robustgen.attacks.scaled import scaled_pgd as scaled_pgd
 from robustgen.attacks.spatial import spatial as spatial
 from robustgen.attacks.spatial import spatial_random as spatial_random
+from robustgen.attacks.targeted import least_likely as least_likely
+from robustgen.attacks.targeted import most_likely as most_likely
+from robustgen.attacks.targeted import random_class as random_class
+from robustgen.attacks.targeted import targeted as targeted
+from robustgen.attacks.targeted import targeted_cross_entropy as targeted_cross_entropy
+from robustgen.attacks.targeted import targeted_margin as targeted_margin

@@ -21,11 +21,13 @@ import pytest
 
 import robustgen
 from robustgen import attacks, certify, losses, threats
+from robustgen.attacks.minimal import MinimalAttack, norms
 from robustgen.attacks.starts import Start, gaussian
 from robustgen.core import (
     Array, Attack, Certifier, Forward, Loss, Net, Objective, PyTree, Threat, eval_forward
 )
 from robustgen.data.augment import Augment, flip, none
+from robustgen.defences import Transform, noise
 from robustgen.knobs import Count, CountOrZero, Decay, Fraction, NonNegative, Positive, hints
 from robustgen.schedules import Schedule, ramp
 
@@ -35,7 +37,9 @@ KINDS = {
     "loss_case": Loss,
     "certifier_case": Certifier,
     "augment_case": Augment,
+    "transform_case": Transform,
     "start_case": Start,
+    "minimal_case": MinimalAttack,
     "optimizer_case": optax.GradientTransformation,
     "module_case": nn.Module,
 }
@@ -75,15 +79,27 @@ def samples(threat: Threat) -> dict[Any, Any]:
     certifier = certify.ibp(threat)
     return {
         "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
+        "against.attack": pgd(objective=attacks.expected(attacks.margin), judge=attacks.expected(attacks.margin)),
+        "targeted.attack": pgd(objective=attacks.targeted_margin, judge=attacks.targeted_margin),
+        "surrogate": bumps, "choose": attacks.most_likely, "transform": lambda x, keys: x,
+        "quality": 50, "bits": 3, "min_size": 3, "out_size": 4, Transform: noise(sigma=0.1),
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
         "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0), "l0.eps": 2, "l0_pixels.eps": 1,
         "max_rotation": 30.0, "max_shift": 1.0,
-        "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
+        "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "levels": 256, "norm": norms.L2,
+        "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
         Objective: attacks.margin, Forward: eval_forward, Augment: none(), Start: gaussian(scale=0.01),
         Positive: 0.05, NonNegative: 0.1, Fraction: 0.5, Decay: 0.9, Count: 2, CountOrZero: 1,
         Positive | Schedule: ramp(0.1, 0.01, begin=0.0, length=1.0).over(10), tuple[Count, ...]: (4,),
     }  # fmt: skip
+
+
+def bumps(x: Array) -> Array:
+    """A model of CLASSES classes for inputs of any shape, whose logits have slopes everywhere."""
+    flat = x.reshape(len(x), -1)
+    waves = jnp.arange(1, flat.shape[1] + 1) * jnp.arange(1.0, CLASSES + 1)[:, None]
+    return flat @ jnp.sin(waves).T
 
 
 def sample(factory: str, knob: str, annotation: Any, samples: dict[Any, Any]) -> Any:
