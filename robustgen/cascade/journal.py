@@ -79,18 +79,26 @@ def _take_up(file: BinaryIO, path: pathlib.Path, identity: dict, shape: tuple[in
     records = _records(file)
     ours = json.dumps(identity, sort_keys=True).encode()
     first, end = next(records, (None, 0))
+    if first is None:
+        _refuse_foreign(file, path, ours)
+    elif first != ours:
+        raise JournalError(f"{path} is of another evaluation ({_difference(first, ours)}): name another file or remove it")
     decisions = []
-    if first is not None:
-        if first != ours:
-            raise JournalError(f"{path} is of another evaluation ({_difference(first, ours)}): name another file or remove it")
-        for record, end in records:
-            decisions.append(_decode(record, shape))
+    for record, end in records:
+        decisions.append(_decode(record, shape))
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     if first is None:
         _write(file, ours)
         file.flush()
     return decisions
+
+
+def _refuse_foreign(file: BinaryIO, path: pathlib.Path, ours: bytes) -> None:
+    """Raises `JournalError` unless the file is empty, or the beginning of our first record."""
+    file.seek(0)
+    if not _framed(ours).startswith(file.read()):
+        raise JournalError(f"{path} is no journal of a cascade, or its beginning is damaged: name another file or remove it")
 
 
 def _difference(theirs: bytes, ours: bytes) -> str:
@@ -103,13 +111,17 @@ def _records(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     while len(frame := file.read(_FRAME.size)) == _FRAME.size:
         length, checksum = _FRAME.unpack(frame)
         record = file.read(length)
-        if len(record) < length or zlib.crc32(record) != checksum:
+        if not record or len(record) < length or zlib.crc32(record) != checksum:
             return
         yield record, file.tell()
 
 
 def _write(file: BinaryIO, record: bytes) -> None:
-    file.write(_FRAME.pack(len(record), zlib.crc32(record)) + record)
+    file.write(_framed(record))
+
+
+def _framed(record: bytes) -> bytes:
+    return _FRAME.pack(len(record), zlib.crc32(record)) + record
 
 
 def _encode(decision: Decision) -> bytes:
