@@ -73,7 +73,7 @@ def spatial_random(
 def rotate_shift(x: Array, move: Array) -> Array:
     """Images x [B, H, W, C] turned about their centre and then shifted, bilinear, black beyond the edges.
 
-    `move` is (right, down, angle), [3] for all or [B, 3]: pixels, pixels, degrees counter-clockwise as images are shown.
+    `move` is (right, down, angle), [3] for all or [B, 3]: pixels, pixels, degrees counter-clockwise as one looks at it.
     One interpolation, as the paper writes the motion; the official code interpolates twice, first the rotated and
     then the shifted image, which blurs at half pixels. Raises `ValueError` where x is not of images.
     """

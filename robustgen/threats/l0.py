@@ -1,5 +1,6 @@
 """Sparse threats: a bounded number of features or pixels, changed by any amount within a box."""
 
+import functools
 from typing import Callable
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 
 from robustgen.core import Array, Key, Threat
 from robustgen.knobs import CountOrZero, checked
-from robustgen.threats.geometry import Clip, clipped, inner_axes, largest, limits, unit
+from robustgen.threats.geometry import Clip, clipped, inner_axes, limits, unit
+from robustgen.threats.selection import largest
 
 
 @checked
@@ -58,11 +60,8 @@ def _sparse(eps: int | Array, clip: tuple[float, float], together: Callable[[Arr
 
     def sample(x: Array, keys: Key) -> Array:
         low, high = limits(x, clip)
-        where, values = (
-            jax.vmap(lambda key, row, n=n: jax.random.uniform(jax.random.fold_in(key, n), row.shape, row.dtype))(keys, x)
-            for n in range(2)
-        )
-        return jnp.where(kept(where, x), jnp.clip(low + values * (high - low), low, high), x)
+        places, values = (jax.vmap(functools.partial(_uniform, n))(keys, x) for n in range(2))
+        return jnp.where(kept(places, x), jnp.clip(low + values * (high - low), low, high), x)
 
     def support(A: Array, x: Array) -> Array:
         low, high = limits(x, clip)
@@ -70,3 +69,7 @@ def _sparse(eps: int | Array, clip: tuple[float, float], together: Callable[[Arr
         return jnp.sum(A * x + jnp.where(kept(gain, x), gain, 0.0), inner_axes(A, x))
 
     return Threat(sample, project, lambda g, step: step * unit(g), bounds, support)
+
+
+def _uniform(index: int, key: Key, row: Array) -> Array:
+    return jax.random.uniform(jax.random.fold_in(key, index), row.shape, row.dtype)

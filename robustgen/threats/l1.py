@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from robustgen.core import Array, Key, Threat
 from robustgen.knobs import NonNegative, checked
 from robustgen.threats.geometry import (
-    Clip, ball_bounds, clipped, crossing, inner_axes, limits, norm_slack, per_example, round_down
+    Clip, ball_bounds, clipped, inner_axes, limits, norm_slack, per_example, round_down
 )  # fmt: skip
+from robustgen.threats.selection import crossing
 
 
 @checked

@@ -39,7 +39,9 @@ def by_scipy(image, right, down, angle):
     return np.stack(channels, -1)
 
 
-@pytest.mark.parametrize("move", [(0, 0, 0), (1, 0, 0), (0, -2, 0), (0.5, 1.5, 0), (0, 0, 90), (-2.3, 1.7, 27), (1, 1, -31)])
+@pytest.mark.parametrize(
+    "move", [(0, 0, 0), (1, 0, 0), (0, -2, 0), (0.5, 1.5, 0), (0, 0, 90), (-2.3, 1.7, 27), (1, 1, -31)]
+)
 def test_images_move_as_in_scipy(move):
     moved = MOVE(X, jnp.asarray(move, jnp.float32))
     expected = np.stack([by_scipy(image, *move) for image in X])
@@ -49,8 +51,8 @@ def test_images_move_as_in_scipy(move):
 def test_to_the_right_down_and_counter_clockwise():
     """A dot right of the centre goes right, then down; turned by 90 degrees it is above the centre."""
     dot = jnp.zeros((1, 5, 5, 1)).at[0, 2, 3, 0].set(1.0)
-    for move, place in (((1.0, 0, 0), (2, 4)), ((0, 1.0, 0), (3, 3)), ((0, 0, 90.0), (1, 2)), ((1.0, 1.0, 90.0), (2, 3))):
-        moved = np.asarray(MOVE(dot, jnp.asarray(move)))[0, :, :, 0]
+    for move, place in (((1, 0, 0), (2, 4)), ((0, 1, 0), (3, 3)), ((0, 0, 90), (1, 2)), ((1, 1, 90), (2, 3))):
+        moved = np.asarray(MOVE(dot, jnp.asarray(move, jnp.float32)))[0, :, :, 0]
         assert np.unravel_index(np.argmax(moved), (5, 5)) == place and moved[place] > 1 - 1e-5
 
 

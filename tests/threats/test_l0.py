@@ -11,7 +11,7 @@ import pytest
 
 from robustgen import threats
 from robustgen.spread import example_keys
-from robustgen.threats.geometry import largest
+from robustgen.threats.selection import largest
 
 LARGEST = jax.jit(largest)
 
