@@ -25,6 +25,8 @@ from robustgen.attacks.pgd import r_fgsm as r_fgsm
 from robustgen.attacks.scaled import scaled_pgd as scaled_pgd
 from robustgen.attacks.spatial import spatial as spatial
 from robustgen.attacks.spatial import spatial_random as spatial_random
+from robustgen.attacks.square import square_linf as square_linf
+from robustgen.attacks.square_l2 import square_l2 as square_l2
 from robustgen.attacks.targeted import least_likely as least_likely
 from robustgen.attacks.targeted import most_likely as most_likely
 from robustgen.attacks.targeted import random_class as random_class

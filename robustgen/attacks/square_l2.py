@@ -56,7 +56,7 @@ def square_l2(
     settings = {
         "eps": eps, "clip": clip, "p_init": p_init, "num_queries": num_queries, "num_restarts": num_restarts
     }  # fmt: skip
-    return random_search("square_l2", settings, start, propose)
+    return random_search("square", settings, start, propose)
 
 
 def _moved(change: Array, bump: Array, into: Array, out_of: Array, eps: float) -> Array:
