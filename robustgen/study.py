@@ -84,9 +84,15 @@ def _trace(cfg: fdl.Config, path: str, value: float) -> None:
         raise config.ConfigError(path, "decides what is compiled, so it cannot differ in one compile") from error
 
 
-def study_one(plan: Plan, net: Net, method: str, folder: pathlib.Path) -> Run:
-    """Measures one net; `folder` is where it was trained, for the history."""
-    columns, train_columns = _columns(plan, net, method)
+def study_one(
+    plan: Plan, net: Net, method: str, folder: pathlib.Path, more: Columns | None = None, num_examples: int | None = None
+) -> Run:
+    """Measures one net; `folder` is where it was trained, for the history.
+
+    `more` are columns of the same test examples that were measured before (a cascade's), `num_examples` how many.
+    """
+    columns, train_columns = _columns(plan, net, method, num_examples=num_examples)
+    columns |= more or {}
     return Run(
         method=method,
         seed=plan.recipe.seed,
@@ -152,11 +158,13 @@ def _of(row: Mapping[str, Any], metric: str, member: int | None) -> float:
     return row[metric] if member is None else row[metric][member]
 
 
-def _columns(plan: Plan, net: Net, method: str, num_nets: int | None = None) -> tuple[Columns, Columns]:
+def _columns(
+    plan: Plan, net: Net, method: str, num_nets: int | None = None, num_examples: int | None = None
+) -> tuple[Columns, Columns]:
     """Of the test split, and of as many training examples."""
     recipe, measured = plan.recipe, evaluator_of(plan.config, plan.recipe)
     sizes = {split: len(recipe.data.load(split).y) for split in ("test", "train")}
-    count = min(recipe.evaluation.num_examples or sizes["test"], sizes["test"])
+    count = min(num_examples or recipe.evaluation.num_examples or sizes["test"], sizes["test"])
     progress = log.Progress(count + min(count, sizes["train"]), label=f"attack {method}")
 
     def one(split: SplitName, before: int) -> Columns:

@@ -17,7 +17,7 @@ from robustgen.cascade.journal import Journal, open_journal
 from robustgen.cascade.lanes import mesh_of
 from robustgen.cascade.run import Data, Machine, Progress, Stage, logits_of, run_search
 from robustgen.core import VERIFIED, Certifier, LogitsFn, Net
-from robustgen.evaluation.columns import OUTSIDE_TOLERANCE, Columns, OutsideError, evaluator
+from robustgen.evaluation.columns import OUTSIDE_TOLERANCE, Columns, OutsideError, distances, evaluator, judge
 from robustgen.knobs import Count, CountOrZero, KnobError, checked
 
 CERTIFIED, WRONG, STANDING = -3, -2, -1
@@ -55,9 +55,9 @@ def evaluate(
     """Runs `cascade` on x [N, ...] float32, y [N] int: each search on the examples still standing, each run to its first
     success. `net` is a `Net` or any function x -> logits.
 
-    Columns [N], with NAME the cascade's: index, label, prediction, margin, clean; robust:NAME; broken_by:NAME (number of
+    Columns [N], with NAME the cascade's: index, label, prediction, confidence, margin, clean; robust:NAME; broken_by:NAME (number of
     the search; CERTIFIED, WRONG or STANDING); target:NAME (class aimed at, -1 none), restart:NAME, iteration:NAME (the
-    evaluation, from 1, that found it), prediction:NAME and margin:NAME at x_adv, distance_linf:NAME, distance_l2:NAME in
+    evaluation, from 1, that found it), prediction:NAME, confidence:NAME, margin:NAME at x_adv, distance_linf:NAME, distance_l2:NAME in
     float64; forwards:NAME, backwards:NAME that runs one after the other would have made.
 
     Args:
@@ -66,7 +66,8 @@ def evaluate(
       width: slots on each device. Multiples of 32 only: then outcomes on a CPU do not depend on the place in a batch.
         Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
-      stride: steps between two looks of the host; default 1 on a CPU, 10 elsewhere.
+      stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient, as
+        XLA runs gradients of most convolutions slowly inside loops there.
       journal: a file; the same call with it resumes, and `kill -9` loses no more than the runs in the slots.
       after: called when a search is through.
 
@@ -92,7 +93,7 @@ def evaluate(
         "index": index, "label": y, **_judged(logits, y), "clean": clean,
         **{f"{name}:{cascade.name}": column for name, column in _record(cascade, data, stages, clean, certified).items()},
         **{f"{name}:{cascade.name}": column for name, column in _judged(logits_of(machine, net, x_adv), y).items()},
-        **{f"{name}:{cascade.name}": column for name, column in _distances(x, x_adv).items()},
+        **{f"{name}:{cascade.name}": column for name, column in distances(x, x_adv).items()},
     }  # fmt: skip
     return Evaluation(columns, x_adv, stages, spent)
 
@@ -103,7 +104,6 @@ def _machine(num: int, width: int, batch_size: int | None, stride: int | None, d
     if width % 32:
         raise KnobError("width", f"must be a multiple of 32; got {width}")
     devices = jax.devices() if devices is None else devices
-    stride = stride or (1 if devices[0].platform == "cpu" else 10)
     return Machine(mesh_of(devices), width, stride, min(batch_size or num, num))
 
 
@@ -163,15 +163,8 @@ def _record(cascade: Cascade, data: Data, stages: list[Stage], clean: np.ndarray
 
 
 def _judged(logits: np.ndarray, y: np.ndarray) -> Columns:
-    others = np.where(np.arange(logits.shape[1]) == y[:, None], -np.inf, logits)
-    finite = np.isfinite(logits).all(-1)
-    margin = np.take_along_axis(logits, y[:, None], 1)[:, 0] - others.max(-1)
-    return {"prediction": np.where(finite, logits.argmax(-1), -1).astype(np.int32), "margin": margin}
-
-
-def _distances(x: np.ndarray, x_adv: np.ndarray) -> Columns:
-    shift = (x_adv.astype(np.float64) - x).reshape(len(x), -1)
-    return {"distance_linf": np.abs(shift).max(-1), "distance_l2": np.sqrt((shift**2).sum(-1))}
+    """What `columns.judge` says of logits that are at hand."""
+    return jax.device_get(judge(lambda _: jnp.asarray(logits), jnp.zeros(()), jnp.asarray(y)))
 
 
 def _refuse_outside(cascade: Cascade, x: np.ndarray, x_adv: np.ndarray, index: np.ndarray) -> None:

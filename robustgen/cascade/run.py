@@ -23,12 +23,12 @@ Progress = Callable[[str, int, int, int], None]
 
 
 class Machine(NamedTuple):
-    """How it is run. width: slots on each device of `mesh`; stride: steps between two looks of the host; batch_size:
-    examples that are on the devices at a time."""
+    """How it is run. width: slots on each device of `mesh`; stride: steps between two looks of the host, None for what suits
+    the platform; batch_size: examples that are on the devices at a time."""
 
     mesh: jax.sharding.Mesh
     width: int
-    stride: int
+    stride: int | None
     batch_size: int
 
 
@@ -69,7 +69,7 @@ def run_search(
 ) -> Stage:
     """One search on the rows `standing` [N]; what it finds is written into `x_adv` [N, ...] and the journal."""
     order = np.asarray(runs(search, data.classes.shape[1]), np.int32)
-    compiled = lanes(search, width=machine.width, mesh=machine.mesh, stride=machine.stride)
+    compiled = lanes(search, width=machine.width, mesh=machine.mesh, stride=_stride(search, machine))
     rows, queues, spent = np.flatnonzero(standing), [], 0
     for start in range(0, len(rows), machine.batch_size):
         batch = rows[start : start + machine.batch_size]
@@ -87,6 +87,11 @@ def run_search(
             progress(search.name, sum(q.decided() for q in queues), len(rows) * len(order), len(rows) - broken)
         spent += worker.spent
     return _joined(standing, rows, queues, spent)
+
+
+def _stride(search: Search, machine: Machine) -> int:
+    slow_loops = machine.mesh.devices.flat[0].platform == "cpu" and search.backwards
+    return machine.stride or (1 if slow_loops else 10)
 
 
 def _recalled(batch: np.ndarray, num_runs: int, stage: int, journal: Journal, x_adv: np.ndarray) -> Queue:

@@ -205,9 +205,13 @@ def _measure(evaluator: Evaluator, x: np.ndarray, index: np.ndarray, found: Colu
                 f"index {', '.join(map(str, index[rows]))}"
             )
         if kind == "x_adv":
-            shift = (found[column].astype(np.float64) - x).reshape(*excess.shape, -1)
-            found[f"distance_linf:{name}"] = np.abs(shift).max(-1)
-            found[f"distance_l2:{name}"] = np.sqrt((shift**2).sum(-1))
+            found |= {f"{norm}:{name}": values for norm, values in distances(x, found[column]).items()}
+
+
+def distances(x: np.ndarray, x_adv: np.ndarray) -> Columns:
+    """distance_linf, distance_l2 [..., N] in float64, of x_adv [..., N, *shape] from x [N, *shape]."""
+    shift = (x_adv.astype(np.float64) - x).reshape(*x_adv.shape[: x_adv.ndim - x.ndim + 1], -1)
+    return {"distance_linf": np.abs(shift).max(-1), "distance_l2": np.sqrt((shift**2).sum(-1))}
 
 
 def _excess(project: Callable, x: np.ndarray, x_adv: np.ndarray) -> np.ndarray:

@@ -72,10 +72,15 @@ def over_seeds(outcome: Outcome, runs: Sequence[Columns]) -> OverSeeds:
 
 
 def gap_over_seeds(outcome: Outcome, train: Sequence[Columns], test: Sequence[Columns]) -> OverSeeds:
-    """Mean of train minus test accuracy over seeds, with both intervals."""
+    """Mean of train minus test accuracy over seeds, with both intervals, under the attacks that both splits had."""
+    test = [_without(set(names(b, "robust")) - set(names(a, "robust")), b) for a, b in zip(train, test, strict=True)]
     examples = newcombe(over_seeds(outcome, train).examples, over_seeds(outcome, test).examples)
     gaps = outcomes(outcome, train).mean(1) - outcomes(outcome, test).mean(1)
     return OverSeeds(examples, t_interval(gaps))
+
+
+def _without(attacks: set[str], columns: Columns) -> Columns:
+    return {name: column for name, column in columns.items() if name.rpartition(":")[2] not in attacks}
 
 
 def outcomes(outcome: Outcome, runs: Sequence[Columns]) -> np.ndarray:

@@ -1,0 +1,44 @@
+"""What a cascade says while it runs: the lines that users of AutoAttack know, each accuracy with its interval."""
+
+import time
+from typing import Callable
+
+from robustgen import log
+from robustgen.attacks.search import Search
+from robustgen.cascade.evaluate import Evaluation
+from robustgen.cascade.run import Progress, Stage
+from robustgen.core import Estimate
+from robustgen.evaluation.intervals import wilson
+
+
+def percent(estimate: Estimate) -> str:
+    """ "30.9 % [28.1, 33.8]"."""
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.lower:.1f}, {100 * estimate.upper:.1f}]"
+
+
+def announcer(num_examples: int) -> tuple[Progress, Callable[[Search, Stage], None]]:
+    """(progress, after) for `evaluate` on `num_examples`: a line that updates itself, and one that stays per search."""
+    begun, bars = time.monotonic(), {}
+
+    def progress(name: str, done: int, total: int, standing: int) -> None:
+        bar = bars.setdefault(name, log.Progress(total, start=done, label=name))
+        now = wilson(standing, num_examples)
+        bar.update(done, {"robust %": 100 * now.value, "from": 100 * now.lower, "to": 100 * now.upper})
+
+    def after(search: Search, stage: Stage) -> None:
+        left = wilson(int((stage.standing & ~stage.broken).sum()), num_examples)
+        log.note(f"robust accuracy after {search.name.upper()}: {percent(left)}  (total {log.clock_time(time.monotonic() - begun)})")
+
+    return progress, after
+
+
+def closing(found: Evaluation, name: str) -> str:
+    """The last lines: what was perturbed by how much, what it cost, and the accuracies."""
+    columns, n = found.columns, len(found.columns["index"])
+    forwards, backwards = found.spent
+    clean, robust = (wilson(int(columns[column].sum()), n) for column in ("clean", f"robust:{name}"))
+    return (
+        f"max perturbation: Linf {columns[f'distance_linf:{name}'].max():.5f}, L2 {columns[f'distance_l2:{name}'].max():.5f}, "
+        f"min {found.x_adv.min():.5f}, max {found.x_adv.max():.5f}; {forwards} forward, {backwards} backward passes\n"
+        f"clean accuracy: {percent(clean)}, robust accuracy: {percent(robust)} ({name}, n = {n})"
+    )
