@@ -16,7 +16,7 @@ Y2 = (X2 @ W2).argmax(1)
 DIFFERENCE = (W2[:, 1] - W2[:, 0])[None] * np.where(Y2 == 0, 1, -1)[:, None]  # of the other logit from the right one
 GAP = -np.sum(X2 * DIFFERENCE, 1)
 DUAL = {"L1": np.inf, "L2": 2, "LINF": 1}
-FMN = {"step_size": 1.0, "final_step_size": 0.01, "gamma": 0.05, "final_gamma": 0.001}
+FMN = {"step_size": 1.0, "final_step_size": 0.01, "gamma": 0.05, "final_gamma": 0.001, "overshoot": 0.05}
 DDN = {"step_size": 1.0, "final_step_size": 0.01, "init_eps": 1.0, "gamma": 0.05}
 SIGMA = {"step_size": 1.0, "final_step_size": 0.1, "sigma": 1e-3, "threshold": 0.3, "threshold_step": 0.01}
 CW = {"confidence": 0.0, "learning_rate": 0.01, "num_searches": 9, "num_checks": 10, "init_c": 1e-3}
@@ -162,7 +162,7 @@ def fmn_oracle(name, x, y, num_steps):
         elif np.isfinite(nearest):
             eps = eps * (1 + gamma)
         else:
-            eps = (size - gap / np.linalg.norm(g, dual)) * norms.BEYOND
+            eps = (size - gap / np.linalg.norm(g, dual)) * 1.05
         eps = min(eps, np.linalg.norm(np.maximum(x, 1 - x), order))
         delta = delta + rate * g / np.linalg.norm(g)
         if name == "L2":

@@ -8,10 +8,8 @@ from typing import Callable, NamedTuple
 import jax.numpy as jnp
 
 from robustgen.core import Array
-from robustgen.threats.geometry import crossing, largest, per_example
-
-
-BEYOND = 1 + 1e-5
+from robustgen.threats.geometry import per_example
+from robustgen.threats.selection import crossing, largest
 
 
 class Radius(NamedTuple):
@@ -20,13 +18,14 @@ class Radius(NamedTuple):
     first(delta)                        before the search
     shrink(eps, gamma)                  at a misclassified point
     grow(eps, gamma)                    at a point that is not, after one was found
-    approach(eps, gamma, delta, gap, gradient)    before one was found; gap [B] >= 0 is how far the margin is from 0
+    approach(eps, gamma, overshoot, delta, gap, gradient)
+                                        before one was found; gap [B] >= 0 is how far the margin is from 0
     """
 
     first: Callable[[Array], Array]
     shrink: Callable[[Array, Array], Array]
     grow: Callable[[Array, Array], Array]
-    approach: Callable[[Array, Array, Array, Array, Array], Array]
+    approach: Callable[[Array, Array, Array, Array, Array, Array], Array]
 
 
 class Norm(NamedTuple):
@@ -97,14 +96,10 @@ def _project_linf(delta: Array, eps: Array) -> Array:
 
 
 def _smooth(size: Callable[[Array], Array], dual: Callable[[Array], Array]) -> Radius:
-    """Radii of L1, L2 and LINF: |margin| / dual norm of its gradient is how far a linear model's boundary is.
+    """Radii of L1, L2 and LINF: |margin| / dual norm of its gradient is how far a linear model's boundary is."""
 
-    The distance to it is taken `BEYOND` longer: the exact one stops on the boundary of a linear model, where rounding
-    decides whether anything is ever found.
-    """
-
-    def approach(eps: Array, gamma: Array, delta: Array, gap: Array, gradient: Array) -> Array:
-        return (size(delta) + gap / jnp.maximum(dual(gradient), 1e-12)) * BEYOND
+    def approach(eps: Array, gamma: Array, overshoot: Array, delta: Array, gap: Array, gradient: Array) -> Array:
+        return (size(delta) + gap / jnp.maximum(dual(gradient), 1e-12)) * (1 + overshoot)
 
     return Radius(
         first=lambda delta: jnp.full(delta.shape[0], jnp.inf, delta.dtype),
@@ -122,7 +117,7 @@ COUNTED = Radius(
     first=lambda delta: jnp.maximum(_count(delta), 1.0),
     shrink=lambda eps, gamma: jnp.maximum(jnp.minimum(eps - 1, jnp.floor(eps * (1 - gamma))), 0.0),
     grow=_grow_count,
-    approach=lambda eps, gamma, delta, gap, gradient: _grow_count(eps, gamma),
+    approach=lambda eps, gamma, overshoot, delta, gap, gradient: _grow_count(eps, gamma),
 )
 """Whole radii, which move by 1 at least."""
 
