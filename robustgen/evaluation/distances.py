@@ -1,7 +1,7 @@
 """How far an input must move to be misclassified: quantiles of minimal distances, and accuracy against the radius.
 
 `distances` [N] are one run of a minimal-norm attack: 0 where the input is misclassified as it is, infinite where
-nothing was found. The attack finds *a* point, not the nearest: medians and accuracies are upper bounds of the true ones.
+nothing was found. The attack finds a point, not the nearest: medians and accuracies are upper bounds of the true ones.
 """
 
 from typing import Sequence

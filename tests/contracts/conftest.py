@@ -21,8 +21,8 @@ import pytest
 
 import robustgen
 from robustgen import attacks, certify, losses, threats
-from robustgen.attacks.minimal import MinimalAttack, norms
 from robustgen.attacks import norms
+from robustgen.attacks.minimal import MinimalAttack
 from robustgen.attacks.starts import Start, gaussian
 from robustgen.core import (
     Array, Attack, Certifier, Forward, Loss, Net, Objective, PyTree, Threat, eval_forward
@@ -88,7 +88,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
         "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0), "l0.eps": 2, "l0_pixels.eps": 1,
         "max_rotation": 30.0, "max_shift": 1.0,
         "direction": norms.linf.direction,
-        "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "levels": 256, "norm": norms.L2,
+        "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "levels": 256, "norm": attacks.minimal.norms.L2,
         "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
         Objective: attacks.margin, Forward: eval_forward, Augment: none(), Start: gaussian(scale=0.01),

@@ -47,7 +47,8 @@ def test_the_interval_covers_as_often_as_it_says(n, q):
     truth = -np.log(1 - q)
     covered = np.mean([low <= truth <= high for _, low, high, _ in found])
     exact = stats.binom(n, q)
-    ranks = np.array([np.searchsorted(np.sort(row), [e.lower, e.upper]) + 1 for row, e in zip(draw[:5], found[:5])])  # noqa: B905
+    pairs = zip(draw[:5], found[:5], strict=True)
+    ranks = np.array([np.searchsorted(np.sort(row), [e.lower, e.upper]) + 1 for row, e in pairs])
     low, high = ranks[0]
     assert np.all(ranks == ranks[0])
     assert exact.cdf(low - 1) <= 0.025 < exact.cdf(low) and exact.sf(high - 1) <= 0.025 < exact.sf(high - 2)

@@ -36,7 +36,7 @@ def ddn(
 
     Published: num_steps 100 (or 300, 1000), step_size 1, final_step_size 0.01, init_eps 1, gamma 0.05, levels 256, for
     inputs in [0, 1]. As in the official code (fast_adversarial), the radius never exceeds the furthest corner of the
-    box, a zero gradient is replaced by N(0, 1) noise, and the last iterate is not looked at: num_steps gradients in all.
+    box, a zero gradient is replaced by N(0, 1) noise, and the last iterate is not looked at (num_steps gradients).
     """
     if levels is not None and clip is None:
         raise KnobError("levels", f"needs a box to divide: give clip, or levels=None; got {levels}")

@@ -1,6 +1,6 @@
 """The norms that distances are measured in, for minimal-norm attacks: `L0`, `L1`, `L2`, `LINF`.
 
-Sizes and projections are over all but the first axis. L0 counts features, not pixels: a colour pixel counts three times.
+Sizes and projections are over all but the first axis. L0 counts features: a colour pixel counts three times.
 """
 
 from typing import Callable, NamedTuple
