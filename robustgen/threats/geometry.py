@@ -8,8 +8,6 @@ import numpy as np
 
 from robustgen.core import Array
 from robustgen.knobs import Range
-from robustgen.threats.selection import crossing as crossing
-from robustgen.threats.selection import largest as largest
 
 Clip = tuple[Annotated[float, Range(-np.inf)], Annotated[float, Range(-np.inf)]]
 
