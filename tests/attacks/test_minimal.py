@@ -241,6 +241,22 @@ def cw_oracle(x, y, confidence, num_searches, num_steps):
     return best
 
 
+def test_deepfool_crosses_the_nearest_of_all_boundaries_in_one_step():
+    """Of a linear model: x + (1 + overshoot) (distance + 1e-4) along the nearest rival's direction."""
+    weights, x = np.random.default_rng(3).standard_normal((20, 4)) * [0.2, 1, 2, 4], X2
+    y, rows = (x @ weights).argmax(1), np.arange(8)
+    slopes = weights.T[None] - weights.T[y][:, None]  # [8, 4, 20]
+    lengths = np.linalg.norm(slopes, axis=2)
+    ways = np.where(np.eye(4)[y] > 0, np.inf, -np.einsum("bkd,bd->bk", slopes, x) / np.maximum(lengths, 1e-9))
+    k = ways.argmin(1)
+    longest = np.max(np.where(np.eye(4)[y] > 0, -np.inf, x @ weights), 1) == (x @ weights)[rows, k]
+    assert not np.all(longest)  # the nearest boundary is not always that of the second class
+    step = 1.02 * (ways[rows, k] + 1e-4) / lengths[rows, k]
+    expected = x + step[:, None] * slopes[rows, k]
+    attack = minimal.deepfool(num_steps=5, overshoot=0.02, num_classes=4, clip=None)
+    np.testing.assert_allclose(run(attack, lambda z: z @ jnp.asarray(weights, z.dtype), x, y), expected, atol=1e-5)
+
+
 def test_confidence_is_a_margin():
     x_adv = run(minimal.cw_l2(**CW | {"confidence": 0.5}, num_steps=300), three_classes, X3, Y3)
     gaps = np.array([margin(x, y)[0] for x, y in zip(x_adv.astype(np.float64), Y3, strict=True)])

@@ -7,6 +7,7 @@ radius (`evaluation.distances`), as an upper bound.
 from robustgen.attacks.minimal import norms as norms
 from robustgen.attacks.minimal.cw import cw_l2 as cw_l2
 from robustgen.attacks.minimal.ddn import ddn as ddn
+from robustgen.attacks.minimal.deepfool import deepfool as deepfool
 from robustgen.attacks.minimal.fmn import fmn as fmn
 from robustgen.attacks.minimal.search import MinimalAttack as MinimalAttack
 from robustgen.attacks.minimal.search import clean as clean
