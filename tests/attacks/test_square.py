@@ -150,7 +150,7 @@ def bump(height, width):
 @pytest.mark.parametrize("size", [(3, 3), (9, 9), (4, 7), (1, 5), (6, 1)])
 def test_bumps_are_those_of_equation_2(size):
     first, both = jnp.array([[2, 1], [2, 1]]), jnp.array([size, size])
-    found = bumps((2, 12, 11, 1), first, both, jnp.array([False, True]))
+    found = jax.jit(bumps, static_argnums=0)((2, 12, 11, 1), first, both, jnp.array([False, True]))
     expected = np.zeros((2, 12, 11))
     expected[:, 2 : 2 + size[0], 1 : 1 + size[1]] = bump(*size), bump(*size[::-1]).T
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -161,9 +161,10 @@ def test_l2_moves_as_algorithm_3_says():
     change, sign = draw.standard_normal((2, 9, 9, 2)) * 0.01, draw.choice([-1.0, 1.0], (2, 2))
     first, second = np.array([[1, 2], [4, 0]]), np.array([[3, 3], [0, 6]])
     size = np.full((2, 2), 3)
-    eta = bumps((2, 9, 9, 2), first, size, jnp.array([False, False]))
+    draw_bumps = jax.jit(bumps, static_argnums=0)
+    eta = draw_bumps((2, 9, 9, 2), jnp.asarray(first), jnp.asarray(size), jnp.array([False, False]))
     masks = [square.window((2, 9, 9, 2), jnp.asarray(at), jnp.asarray(size)) for at in (first, second)]
-    found = _moved(jnp.float32(change), jnp.float32(sign)[:, None, None] * eta[..., None], *masks, EPS)
+    found = jax.jit(_moved)(jnp.float32(change), jnp.float32(sign)[:, None, None] * eta[..., None], *masks, EPS)
 
     expected = change.copy()
     for row, channel in np.ndindex(2, 2):
