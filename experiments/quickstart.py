@@ -32,6 +32,7 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 def main(run: app.Run) -> None:
     """Runs both populations, then one report of all."""
     log.hush(_QUIET.value)
+    parallel.use_cores()
     if run.path_and_arg != CONFIG:
         raise ConfigError("--config", "is not for quickstart.py, which has its own; see tradeoff.py")
     folder = pathlib.Path(run.workdir or "runs/quickstart")
@@ -43,7 +44,8 @@ def main(run: app.Run) -> None:
             part = run._replace(config=config, base=base)
             members = study.members(config, sweeps, _SEEDS.value)
             plan = workdir.open_run(part, parts[name], members)
-            nets = workflow.train_many(plan, parts[name], members, backend=parallel.jit())
+            backend = parallel.members(len(members.seeds))
+            nets = workflow.train_many(plan, parts[name], members, backend=backend)
             with preemption.interruptible():
                 runs += study.study_many(plan, nets, members, study.method_of(config), parts[name])
         publish(

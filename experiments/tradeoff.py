@@ -18,11 +18,12 @@ _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 def main(run: app.Run) -> None:
     """Trains and measures the grid; the runs, tables and report.html go to WORKDIR/report."""
     log.hush(_QUIET.value)
+    parallel.use_cores()
     folder = workdir.folder_of(run, "_tradeoff")
     members = study.members(run.config, _SWEEP.value, _SEEDS.value)
     with preemption.deferred_signals():
         plan = workdir.open_run(run, folder, members)
-        nets = workflow.train_many(plan, folder, members, backend=parallel.jit())
+        nets = workflow.train_many(plan, folder, members, backend=parallel.members(len(members.seeds)))
         with preemption.interruptible():
             runs = study.study_many(plan, nets, members, study.method_of(run.config), folder)
             title = f"{plan.recipe.data.name}: the price of robustness"

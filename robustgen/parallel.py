@@ -2,9 +2,12 @@
 
 A step is written once, for the global batch. It takes its rows with `spread.local_rows` and averages with
 `spread.mean_over_devices`, which do nothing unless a data axis is mapped; a `Backend` decides whether one is.
+`members` spreads the nets of a population instead, which never talk.
 """
 
+import contextlib
 import functools
+import os
 from typing import Callable, NamedTuple
 
 import jax
@@ -15,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from robustgen.core import PyTree
 from robustgen.knobs import Count, KnobError, checked
-from robustgen.spread import DATA_AXIS, local_rows
+from robustgen.spread import DATA_AXIS, MEMBER_AXIS, local_rows
 
 
 class Backend(NamedTuple):
@@ -76,6 +79,50 @@ def pmap(*, num_devices: Count | None = None) -> Backend:
     return Backend(len(devices), compile, local_rows, lambda tree: tree)
 
 
+@checked
+def members(num_members: Count) -> Backend:
+    """Every device trains a share of a population of `num_members`; on as many of this process's devices as can share
+    it equally. Leaves of the carry are [P, ...], or scalars common to all; what the step puts out is [P, ...].
+
+    Several processes train the whole population each.
+    """
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if num_members % n == 0)
+    mesh = jax.make_mesh((count,), (MEMBER_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:count])
+    shares, whole = PartitionSpec(MEMBER_AXIS), PartitionSpec()
+
+    def specs(carry: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: shares if leaf.ndim else whole, carry)
+
+    def compile(step: Callable) -> Callable:
+        def on_device(carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+            mapped = jax.shard_map(
+                step, mesh=mesh, in_specs=(specs(carry), whole), out_specs=(specs(carry), shares), check_vma=False
+            )
+            return mapped(carry, data)
+
+        compiled = jax.jit(on_device, donate_argnums=0)
+
+        def run(carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+            where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(carry))
+            return compiled(jax.device_put(carry, where), data)  # moves what `place` left on every device, once
+
+        return run
+
+    return Backend(count, compile, lambda rows: rows, lambda tree: _place(tree, NamedSharding(mesh, whole)))
+
+
+def use_cores() -> None:
+    """Makes each core a device, for `members`, where XLA's CPU back end would be one device; before any use of it.
+
+    A small net keeps one core busy, and on all cores it waits for threads. JAX_NUM_CPU_DEVICES and XLA_FLAGS are obeyed
+    where they say another number.
+    """
+    if jax.config.jax_num_cpu_devices < 0 and "device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # a device was used already: those that there are stay
+            jax.config.update("jax_num_cpu_devices", os.cpu_count())
+
+
 def join(coordinator: str, num_processes: int | None, process: int | None) -> None:
     """Makes this one of several processes that train together; before any other use of a device.
 
@@ -90,8 +137,13 @@ def join(coordinator: str, num_processes: int | None, process: int | None) -> No
 
 
 def on_this_process(tree: PyTree) -> PyTree:
-    """A tree that is whole on every process as arrays of this process alone, for work that processes do not share."""
-    return tree if jax.process_count() == 1 else jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+    """A tree that is whole on every process as arrays of this process alone, for work that processes do not share;
+    members of a population that devices share are gathered on one."""
+
+    def here(leaf: jax.Array) -> jax.Array:
+        return leaf if jax.process_count() == 1 and leaf.is_fully_replicated else jnp.asarray(np.asarray(leaf))
+
+    return jax.tree.map(here, tree)
 
 
 def any_process(flag: bool) -> bool:

@@ -2,7 +2,7 @@
 
 A member is a run of its own: its seed decides initialisation, data order and attacks, its values (beta, eps, learning
 rate, ...) reach the loss and the optimizer as tracers. Small models that leave a device idle train together in little
-more than the time of one.
+more than the time of one; several devices share the members (`parallel.members`).
 """
 
 import itertools
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustgen.core import Array, Key, Net, Stream, TrainState
+from robustgen.spread import local_members, num_member_shards
 from robustgen.train import Learner, chunk, init
 
 LearnerAt = Callable[[Mapping[str, Array]], Learner]
@@ -56,12 +57,32 @@ def init_population(learner_at: LearnerAt, init_net: Callable[[Key], Net], popul
 def population_chunk(
     learner_at: LearnerAt, stream: Stream, state: TrainState, values: Mapping[str, Array], *, length: int
 ) -> tuple[TrainState, dict[str, Array]]:
-    """`train.chunk` for every member at once; metrics are [P, length]."""
+    """`train.chunk` for every member; metrics are [P, length]. Where `parallel.members` runs it, `state` holds this
+    device's members and `values` those of all.
+
+    All members at once, but one after the other on CPU devices that share them: each is a core, which one member keeps
+    busy and in whose cache it fits, and XLA's CPU has no fast kernel for a `vmap` of convolutions.
+    """
 
     def member(state: TrainState, values: Mapping[str, Array]) -> tuple[TrainState, dict[str, Array]]:
         return chunk(learner_at(values), stream, state, length=length)
 
-    return jax.vmap(member, in_axes=(_MEMBERS, 0), out_axes=(_MEMBERS, 0))(state, values)
+    in_turn = num_member_shards() > 1 and jax.default_backend() == "cpu"
+    everyone = _in_turn(member) if in_turn else jax.vmap(member, in_axes=(_MEMBERS, 0), out_axes=(_MEMBERS, 0))
+    return everyone(state, local_members(values))
+
+
+def _in_turn(member: Callable) -> Callable:
+    """The `vmap` of `member` as a loop."""
+
+    def everyone(state: TrainState, values: Mapping[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+        def one(own: tuple[TrainState, Mapping[str, Array]]) -> tuple[TrainState, dict[str, Array]]:
+            return member(own[0]._replace(step=state.step), own[1])
+
+        after, metrics = jax.lax.map(one, (state._replace(step=None), values))
+        return after._replace(step=after.step[0]), metrics
+
+    return everyone
 
 
 def diverged(metrics: Mapping[str, np.ndarray]) -> np.ndarray:

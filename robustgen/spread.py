@@ -1,4 +1,5 @@
-"""How examples are spread over devices: a step says which rows are its own, and what is averaged over all.
+"""How examples, or members of a population, are spread over devices: a step says which rows are its own, and what is
+averaged over all.
 
 Under `jit` with shardings the compiler does both and these functions do nothing; under `shard_map` and `pmap` they see
 that the data axis is mapped. So a step is written once, and its numbers do not depend on the devices.
@@ -11,6 +12,9 @@ from robustgen.core import Array, Key, PyTree
 
 DATA_AXIS = "data"
 """Name of the mesh axis that examples are spread over."""
+
+MEMBER_AXIS = "member"
+"""Name of the mesh axis that the members of a population are spread over."""
 
 
 def example_keys(key: Key, num: int) -> Key:
@@ -31,13 +35,15 @@ def local_rows(rows: Array) -> Array:
 
     Raises `ValueError` where the shares would not be equal.
     """
-    if (shard := data_shard()) is None:
-        return rows
-    num_devices = jax.lax.axis_size(DATA_AXIS)
-    size, left_over = divmod(rows.shape[0], num_devices)
-    if left_over:
-        raise ValueError(f"a batch of {rows.shape[0]} cannot be spread evenly over {num_devices} devices")
-    return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)
+    return _share(rows, DATA_AXIS, "a batch")
+
+
+def local_members(columns: PyTree) -> PyTree:
+    """This device's share of columns [P, ...] of a population where the member axis is mapped; all of them elsewhere.
+
+    Raises `ValueError` where the shares would not be equal.
+    """
+    return jax.tree.map(lambda column: _share(column, MEMBER_AXIS, "a population"), columns)
 
 
 def mean_over_devices(tree: PyTree) -> PyTree:
@@ -47,7 +53,26 @@ def mean_over_devices(tree: PyTree) -> PyTree:
 
 def data_shard() -> Array | None:
     """Which shard of the data axis this is, where one is mapped; None under `jit`."""
+    return _shard(DATA_AXIS)
+
+
+def num_member_shards() -> int:
+    """Over how many devices the members of a population are spread; 1 where they are not."""
+    return 1 if _shard(MEMBER_AXIS) is None else jax.lax.axis_size(MEMBER_AXIS)
+
+
+def _shard(axis: str) -> Array | None:
     try:
-        return jax.lax.axis_index(DATA_AXIS)
+        return jax.lax.axis_index(axis)
     except NameError:  # what jax raises where no such axis is mapped
         return None
+
+
+def _share(rows: Array, axis: str, whole: str) -> Array:
+    if (shard := _shard(axis)) is None:
+        return rows
+    num_devices = jax.lax.axis_size(axis)
+    size, left_over = divmod(rows.shape[0], num_devices)
+    if left_over:
+        raise ValueError(f"{whole} of {rows.shape[0]} cannot be spread evenly over {num_devices} devices")
+    return jax.lax.dynamic_slice_in_dim(rows, shard * size, size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustgen import attacks, losses, optim, population, threats, train
+from robustgen import attacks, losses, optim, parallel, population, threats, train
 from robustgen.attacks import starts
 from robustgen.core import Batch, Net, Stream
 
@@ -71,6 +71,24 @@ def test_a_member_is_the_run_it_would_be_alone(x64):
         assert int(theirs.step) == 6 and jax.tree.structure(theirs) == jax.tree.structure(alone)
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9), theirs, alone)
         np.testing.assert_allclose(metrics["loss"][member], alone_metrics["loss"], rtol=1e-6)
+
+
+def test_members_spread_over_devices_are_what_they_are_on_one(x64):
+    """On CPU devices a loop instead of a vmap, of this device's members and values; in double precision the same."""
+    backend = parallel.members(len(POPULATION.seeds))
+    assert backend.num_devices == 8 and parallel.members(15).num_devices == 5 and parallel.members(11).num_devices == 1
+    pairs = parallel.members(4)  # two members a device
+    expected = run(POPULATION.values)
+
+    def step(state, values):
+        return population.population_chunk(learner_at, STREAM, state, values, length=6)
+
+    for spread in (backend, pairs):
+        state = spread.place(population.init_population(learner_at, init_net, POPULATION))
+        found = spread.compile(step)(state, spread.place(POPULATION.values))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9), found, expected)
+        again = parallel.on_this_process(found[0].params["w"])
+        assert len(again.devices()) == 1 and len(found[0].params["w"].devices()) > 1
 
 
 def test_members_differ_by_seed_and_by_value_and_are_named():
