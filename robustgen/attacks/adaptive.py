@@ -101,7 +101,8 @@ def against(attack: Attack, *, transform: Callable[[Array, Key], Array], num_sam
 
     The adaptive attack on a preprocessing defence t, for an `attack` whose objective and judge are `expected`:
 
-        bit depth, JPEG, median         transform=bpda(t), num_samples=1
+        bit depth, JPEG                 transform=bpda(t), num_samples=1
+        median                          transform=t, num_samples=1
         resizing and padding, noise     transform=t, num_samples=20
         total variation with dropping   transform=t or bpda(t), num_samples=20
 

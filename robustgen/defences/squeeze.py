@@ -33,7 +33,8 @@ def median(*, size: Count) -> Transform:
 
     As `scipy.ndimage.median_filter(mode="reflect")`, which the official code calls: edges mirrored with the edge pixel
     repeated; for even sizes the pixel is at the window's lower right and the median is the upper one of the middle two.
-    The derivative passes one pixel of each window; `bpda` with the identity is the adaptive attack.
+    It is differentiable almost everywhere (each output is an input), and its own derivative is the adaptive attack: a
+    stronger one than `bpda` with the identity on digits (15 against 29 % robust; experiments/defences.py's net).
     """
 
     def smooth(x: Array, keys: Key) -> Array:
@@ -47,21 +48,22 @@ def median(*, size: Count) -> Transform:
     return smooth
 
 
-def disagreement(logits_fn: LogitsFn, squeezers: Sequence[Transform]) -> RandomLogitsFn:
-    """(x, key) -> score [B] in [0, 2]: max over squeezers of ||softmax(f(x)) - softmax(f(squeezed x))||_1. Eq. 1 and 2.
-
-    Raises `KnobError` without a squeezer.
-    """
+def views(logits_fn: LogitsFn, squeezers: Sequence[Transform]) -> RandomLogitsFn:
+    """(x, key) -> logits [B, 1 + S, K] of x and of x squeezed by each of S transforms. Raises `KnobError` without any."""
     if not squeezers:
         raise KnobError("squeezers", "must name at least one transform")
 
-    def score(x: Array, key: Key) -> Array:
+    def seen(x: Array, key: Key) -> Array:
         keys = example_keys(key, x.shape[0])
-        plain = jax.nn.softmax(logits_fn(x))
-        squeezed = [jax.nn.softmax(logits_fn(squeeze(x, keys))) for squeeze in squeezers]
-        return jnp.max(jnp.stack([jnp.sum(jnp.abs(plain - other), axis=-1) for other in squeezed]), axis=0)
+        return jnp.stack([logits_fn(z) for z in (x, *(squeeze(x, keys) for squeeze in squeezers))], axis=1)
 
-    return score
+    return seen
+
+
+def disagreement(views: Array) -> Array:
+    """Score [B] in [0, 2]: max over squeezers of ||softmax(f(x)) - softmax(f(squeezed x))||_1. Eq. 1 and 2."""
+    probabilities = jax.nn.softmax(views)
+    return jnp.max(jnp.sum(jnp.abs(probabilities[:, 1:] - probabilities[:, :1]), axis=-1), axis=-1)
 
 
 @checked
@@ -71,21 +73,25 @@ def threshold_at(scores: np.ndarray, *, false_positive_rate: Annotated[float, Ra
     return float(ordered[len(ordered) - 1 - int(len(ordered) * false_positive_rate + 1e-9)])
 
 
+def joint(views: Array, threshold: float | Array) -> Array:
+    """Joint prediction: logits [B, K + 1] of [B, 1 + S, K], the last class meaning "adversarial, rejected". Section V.
+
+    The last logit is max_k logit_k + score - threshold: it wins exactly where the score exceeds the threshold. In the
+    manner of Carlini and Wagner 2017 (arXiv 1705.07263, section 4.2), who multiply where this adds, which needs no
+    positive logits.
+    """
+    logits = views[:, 0]
+    rejected = jnp.max(logits, axis=-1) + disagreement(views) - threshold
+    return jnp.concatenate([logits, rejected[:, None]], axis=-1)
+
+
 @checked
 def rejecting(logits_fn: LogitsFn, squeezers: Sequence[Transform], *, threshold: NonNegative) -> RandomLogitsFn:
-    """Joint prediction: (x, key) -> logits [B, K + 1], whose last class means "adversarial, rejected". Section V.
+    """(x, key) -> `joint` logits [B, K + 1]. Success of an attack is `attacks.undetected_margin` > 0.
 
-    The last logit is max_k logit_k + score - threshold: it wins exactly where the score exceeds the threshold. One
-    function to attack, in the manner of Carlini and Wagner 2017 (arXiv 1705.07263, section 4.2), who multiply where
-    this adds, which needs no positive logits. `attacks.undetected_margin` is what its adaptive attack maximises,
-    with every squeezer under `bpda`: attacking model and detector together is what broke it (He et al. 2017, arXiv
-    1706.04701).
+    The adaptive attack is `expected(cross_entropy)` over `views`, with every squeezer under `bpda`: all views are made
+    wrong together, as broke it in He et al. 2017 (arXiv 1706.04701). To ascend `undetected_margin` itself is weak (on
+    digits, weaker than ignoring the detector): where the views disagree surely, the score is flat.
     """
-    score = disagreement(logits_fn, squeezers)
-
-    def joint(x: Array, key: Key) -> Array:
-        logits = logits_fn(x)
-        rejected = jnp.max(logits, axis=-1) + score(x, key) - threshold
-        return jnp.concatenate([logits, rejected[:, None]], axis=-1)
-
-    return joint
+    seen = views(logits_fn, squeezers)
+    return lambda x, key: joint(seen(x, key), threshold)

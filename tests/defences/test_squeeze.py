@@ -36,12 +36,12 @@ def test_bit_depth_is_the_nearest_level():
 
 def test_disagreement_is_the_largest_l1_distance_of_softmaxes(key):
     squeezers = [defences.bit_depth(bits=1), defences.median(size=3)]
-    score = defences.disagreement(model, squeezers)(X, key)
+    score = defences.disagreement(defences.views(model, squeezers)(X, key))
     plain = np.asarray(jax.nn.softmax(model(X)))
     apart = [np.abs(plain - jax.nn.softmax(model(squeeze(X, None)))).sum(-1) for squeeze in squeezers]
     np.testing.assert_allclose(score, np.max(apart, 0), atol=1e-6)
     with pytest.raises(KnobError, match="squeezers: must name"):
-        defences.disagreement(model, [])
+        defences.views(model, [])
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.5, 0.99])
@@ -53,7 +53,7 @@ def test_threshold_rejects_no_more_than_its_rate(rate):
 
 def test_rejecting_adds_a_class_that_wins_above_the_threshold(key):
     squeezers = [defences.bit_depth(bits=1)]
-    score = np.asarray(defences.disagreement(model, squeezers)(X, key))
+    score = np.asarray(defences.disagreement(defences.views(model, squeezers)(X, key)))
     threshold = float(np.median(score))
     logits = defences.rejecting(model, squeezers, threshold=threshold)(X, key)
     assert logits.shape == (4, 4) and 0 < np.sum(score > threshold) < 4
