@@ -25,7 +25,7 @@ Version = Callable[..., Cascade]
 
 VERSIONS: dict[str, Version] = {"standard": autoattack.standard, "plus": autoattack.plus, "rand": autoattack.rand}
 
-_FAMILIES = {threats.linf: autoattack.LINF}
+_FAMILIES = {threats.linf: autoattack.LINF, threats.l2: autoattack.L2}
 
 
 def cascade_of(cfg: fdl.Config, version: Version) -> Cascade:

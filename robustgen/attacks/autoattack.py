@@ -15,10 +15,11 @@ from robustgen.attacks.fab import fab, fab_t
 from robustgen.attacks.objectives import cross_entropy, dlr
 from robustgen.attacks.search import Cascade, Search
 from robustgen.attacks.square import square_linf
+from robustgen.attacks.square_l2 import square_l2
 from robustgen.attacks.starts import edge
 from robustgen.core import Threat
 from robustgen.knobs import NonNegative, checked
-from robustgen.threats import linf
+from robustgen.threats import l2, linf
 from robustgen.threats.geometry import Clip
 
 
@@ -31,6 +32,7 @@ class Family(NamedTuple):
 
 
 LINF = Family(norms.linf, linf, square_linf)
+L2 = Family(norms.l2, l2, square_l2)
 
 
 @checked
