@@ -4,8 +4,9 @@
 
 Trains the config's net (or loads it from WORKDIR) and puts each defence before it. "naive" is PGD on the defended model
 as it is: zero derivatives where it rounds, one draw decided beforehand where it is random. "transfer" is PGD on the net
-without the defence. "adaptive" is PGD with rounding replaced by the identity in derivatives (BPDA) and the loss averaged
-over draws (EOT). All are inside the config's threat set, keep their best iterate, and are judged on draws of their own.
+without the defence. "adaptive" is PGD with rounding replaced by the identity in derivatives (BPDA) and the loss
+averaged over draws (EOT). All stay in the config's threat set, keep their best iterate, and are judged
+on draws of their own.
 The last row rejects inputs whose prediction changes with their bit depth: right or rejected counts as robust, its
 threshold rejects 5 % of the validation split, and its attacks ascend the loss of both predictions.
 
@@ -71,8 +72,8 @@ COLUMNS = ("clean", "naive", "transfer", "adaptive")
 
 
 class Defence(NamedTuple):
-    """A defended model, what the adaptive attack differentiates in its place, what attacks want of the logits of either,
-    and the logits that decide."""
+    """A defended model, what the adaptive attack differentiates in its place, what attacks want of the logits of
+    either, and the logits that decide."""
 
     model: RandomLogitsFn
     approximate: RandomLogitsFn

@@ -49,7 +49,7 @@ def median(*, size: Count) -> Transform:
 
 
 def views(logits_fn: LogitsFn, squeezers: Sequence[Transform]) -> RandomLogitsFn:
-    """(x, key) -> logits [B, 1 + S, K] of x and of x squeezed by each of S transforms. Raises `KnobError` without any."""
+    """(x, key) -> logits [B, 1 + S, K] of x and of x squeezed in each of S ways. Raises `KnobError` for none."""
     if not squeezers:
         raise KnobError("squeezers", "must name at least one transform")
 
