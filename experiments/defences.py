@@ -6,9 +6,8 @@ Trains the config's net (or loads it from WORKDIR) and puts each defence before 
 as it is: zero derivatives where it rounds, one draw decided beforehand where it is random. "transfer" is PGD on the net
 without the defence. "adaptive" is PGD with rounding replaced by the identity in derivatives (BPDA) and the loss
 averaged over draws (EOT). All stay in the config's threat set, keep their best iterate, and are judged
-on draws of their own.
-The last row rejects inputs whose prediction changes with their bit depth: right or rejected counts as robust, its
-threshold rejects 5 % of the validation split, and its attacks ascend the loss of both predictions.
+on draws of their own. The last row rejects inputs whose prediction changes with their bit depth: right or rejected
+counts as robust, its threshold rejects 5 % of the validation split, and its attacks ascend the loss of both predictions.
 
 Measured by this command, Linf 0.1, 500 test images, PGD-50, 95 % intervals over images (seed 0, 2 CPU cores that had
 much other work, 11 minutes, 2 of them its own; the last row by --rows="rejects 5 %"):
@@ -21,14 +20,18 @@ JPEG quality 25  | 94.6 [92.3, 96.3] | 93.4 [90.9, 95.3] | 54.0 [49.6, 58.3] | 4
 median 2x2       | 68.6 [64.4, 72.5] | 12.8 [10.2, 16.0] | 46.2 [41.9, 50.6] | 12.8 [10.2, 16.0]
 median 3x3       | 80.0 [76.3, 83.3] | 14.8 [12.0, 18.2] | 43.6 [39.3, 48.0] | 14.8 [12.0, 18.2]
 noise 0.1        | 95.3 [93.1, 96.8] | 61.0 [56.7, 65.2] | 48.5 [44.1, 52.9] | 48.6 [44.2, 53.0]
-resize 7, pad 8  | 48.2 [43.9, 52.6] | 31.8 [27.9, 36.0] | 30.9 [27.0, 35.1] | 31.3 [27.4, 35.5]
-TV, 10 % dropped | 95.1 [92.9, 96.7] | 51.4 [47.0, 55.8] | 42.9 [38.6, 47.3] | 41.1 [36.9, 45.5]
+resize 7 pad 8   | 48.2 [43.9, 52.6] | 31.8 [27.9, 36.0] | 30.9 [27.0, 35.1] | 31.3 [27.4, 35.5]
+TV 10 % dropped  | 95.1 [92.9, 96.7] | 51.4 [47.0, 55.8] | 42.9 [38.6, 47.3] | 41.1 [36.9, 45.5]
 rejects 5 %      | 93.8 [91.3, 95.6] | 60.4 [56.0, 64.6] | 61.2 [56.9, 65.4] | 60.8 [56.5, 65.0]
 
 The 93 to 95 % that rounding seems to keep are the attack's failure: bit depth 3 and JPEG fall by 71 and 45 points. What
 is left above the 37.8 % of the bare net is not proved: another attack may find more. Two bits leave the empty pixels
 of these 17-level images out of reach (0 rounds back to 0 from less than 1/6); with PGD-100 of four starts, by cross
 entropy or margin, 72.6 % stay. Medians hide nothing and cost robustness; the net was not trained for any of them.
+
+The attack and the bits of the last row were chosen among four by this test split: with two bits, 89.0 [86.0, 91.5] %
+stayed under ascent of `undetected_margin` (85.0 under transfer) and 84.0 [80.5, 87.0] % under that of the loss of both
+predictions; with three bits, 62.2 [57.9, 66.3] % under ascent of the least margin of a shared wrong class.
 """
 
 from typing import Callable, Iterator, NamedTuple
@@ -63,8 +66,8 @@ ROUNDING = {
 SMOOTHING = {"median 2x2": defences.median(size=2), "median 3x3": defences.median(size=3)}  # have derivatives
 RANDOM = {
     "noise 0.1": defences.noise(sigma=0.1),
-    "resize 7, pad 8": defences.resize_pad(min_size=7, out_size=8),
-    "TV, 10 % dropped": defences.tv_minimisation(drop_rate=0.1, weight=0.03, num_steps=30),
+    "resize 7 pad 8": defences.resize_pad(min_size=7, out_size=8),
+    "TV 10 % dropped": defences.tv_minimisation(drop_rate=0.1, weight=0.03, num_steps=30),
 }
 
 
