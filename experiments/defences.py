@@ -7,7 +7,7 @@ as it is: zero derivatives where it rounds, one draw decided beforehand where it
 without the defence. "adaptive" is PGD with rounding replaced by the identity in derivatives (BPDA) and the loss
 averaged over draws (EOT). All stay in the config's threat set, keep their best iterate, and are judged
 on draws of their own. The last row rejects inputs whose prediction changes with their bit depth: right or rejected
-counts as robust, its threshold rejects 5 % of the validation split, and its attacks ascend the loss of both predictions.
+counts as robust, its threshold rejects 5 % of the validation split, and its attacks ascend the loss of both views.
 
 Measured by this command, Linf 0.1, 500 test images, PGD-50, 95 % intervals over images (seed 0, 2 CPU cores that had
 much other work, 11 minutes, 2 of them its own; the last row by --rows="rejects 5 %"):
