@@ -1,7 +1,10 @@
 """Who may import whom, read from the source: the layers of the package, and what no file may use."""
 
 import ast
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -14,9 +17,11 @@ FORBIDDEN = {  # a part of robustgen -> parts of robustgen, or other packages, t
     "knobs": ("core", "threats", "models", "data", "train", *METHODS),
     "threats": ("models", "data", "train", "flax", *METHODS),
     "attacks": ("models", "data", "train", "evaluation", "losses", "flax"),
+    "cascade": ("models", "data", "train", "losses", "certify", "flax"),
     "certify": ("models", "data", "train", "evaluation", "losses", "attacks", "flax"),
     "defences": ("threats", "models", "data", "train", "evaluation", "flax", *METHODS),
     "losses": ("models", "data", "train", "evaluation", "flax"),
+    "validity": ("models", "data", "train", "losses", "certify", "flax"),
     **{part: METHODS for part in HANDED_THEIR_METHODS},
 }
 NOWHERE = ("cli", "__main__", "configs", "experiments", "tests", "pickle", "cloudpickle", "dill", "shelve", "marshal")
@@ -86,3 +91,13 @@ def test_layers(path):
 )
 def test_the_rule_itself_finds_what_it_should(module, source, found):
     assert violations(ast.parse(source), module) == found
+
+
+def test_importing_everything_touches_no_device():
+    """Programs still choose devices, or join other processes, after their imports."""
+    names = [".".join(("robustgen", *path.relative_to(ROOT / "robustgen").with_suffix("").parts)) for path in FILES]
+    modules = sorted({name.removesuffix(".__init__") for name in names} - {"robustgen.__main__"})
+    source = f"import importlib\nfor name in {modules}: importlib.import_module(name)\nimport jax\n"
+    checked = source + "jax.config.update('jax_num_cpu_devices', 3)\nassert jax.device_count() == 3"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", checked], check=True, cwd=ROOT, env={**environment, "JAX_PLATFORMS": "cpu"})

@@ -8,10 +8,12 @@
 The defences are in `robustgen.defences`; nothing here knows them.
 """
 
+import functools
 from typing import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from robustgen.attacks.pgd import Best, better
 from robustgen.core import Array, Attack, Key, LogitsFn, Objective, PyTree
@@ -21,7 +23,7 @@ from robustgen.spread import example_keys
 RandomLogitsFn = Callable[[Array, Key], Array]
 """(x [B, ...], key) -> logits [B, K]; `key` is one key, or per-example keys [B]."""
 
-_DRAWS = jnp.uint32(0x0D2A)  # apart from what attacks fold into their keys
+_DRAWS = np.uint32(0x0D2A)  # apart from what attacks fold into their keys
 
 
 def identity(x: Array, *rest: PyTree) -> Array:
@@ -63,12 +65,12 @@ def eot(random_logits_fn: RandomLogitsFn, *, num_samples: Count, key: Key) -> Lo
     rand version does so with 20 (`eot_iter`). The gradient of the objective of mean logits, or of mean probabilities
     (`mean_prediction`), is another one: for those, few draws that are right drown many that are nearly wrong.
 
-    The draws are made from `key` (one, or per-example keys [B]), the example's index, and x itself: the iterates of an
-    attack meet new ones, and yet this is a function, with the same logits for the same x.
+    The draws are made from `key` (one, or per-example keys [B]) and x itself: the iterates of an attack meet new ones,
+    and yet this is a function, with the same logits for the same x, wherever in a batch it is.
     """
 
     def sampled(x: Array) -> Array:
-        keys = _keys_of(x, example_keys(key, x.shape[0]))
+        keys = _keys_of(x, jnp.broadcast_to(key, x.shape[:1]))
         draw = jax.vmap(jax.random.fold_in, (0, None))
         logits = jax.vmap(lambda index: random_logits_fn(x, draw(keys, index)))(jnp.arange(num_samples))
         return jnp.moveaxis(logits, 0, 1)
@@ -77,9 +79,14 @@ def eot(random_logits_fn: RandomLogitsFn, *, num_samples: Count, key: Key) -> Lo
 
 
 def expected(objective: Objective) -> Objective:
-    """(logits [B, S, K], target) -> the mean over S draws of `objective`, [B]: what an attack on `eot` maximises."""
+    """(logits [B, S, K], target) -> the mean over S draws of `objective`, [B]: what an attack on `eot` maximises.
 
+    Logits [B, K], of a model that is not random, are one draw.
+    """
+
+    @functools.wraps(objective)
     def mean(logits: Array, target: PyTree) -> Array:
+        logits = logits[:, None] if logits.ndim == 2 else logits
         return jnp.mean(jax.vmap(objective, (1, None))(logits, target), axis=0)
 
     return mean

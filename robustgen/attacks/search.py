@@ -28,7 +28,8 @@ class Item(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """The points a step has evaluated: x [B, ...], their logits [B, K], and whether they are members of the set [B]."""
+    """The points a step has evaluated: x [B, ...], their logits [B, K] (or [B, S, K], of S draws of a randomised
+    model), and whether they are members of the set [B]."""
 
     x: Array
     logits: Array
@@ -77,8 +78,15 @@ def runs(search: Search, num_classes: int) -> list[tuple[int, int]]:
 
 def targets(clean_logits: Array, y: Array) -> Array:
     """Classes by rank, [B, K]: y first, then the others from the most to the least likely. Ties go to the lower class."""
+    clean_logits = vote(clean_logits)
     others = jnp.where(jax.nn.one_hot(y, clean_logits.shape[-1], dtype=bool), jnp.inf, clean_logits)
     return jnp.argsort(-others, axis=-1, stable=True).astype(jnp.int32)
+
+
+def vote(logits: Array) -> Array:
+    """Logits [B, K] of one answer: of several draws of a randomised model, [B, S, K] (`attacks.eot`), the log of the mean
+    softmax; others as they are."""
+    return logits if logits.ndim == 2 else jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(logits.shape[1])
 
 
 def run_key(key: Key, rank: Array, restart: Array) -> Key:

@@ -5,7 +5,7 @@ from typing import Callable, Protocol
 import jax
 
 from robustgen.core import Array, Key, Threat
-from robustgen.knobs import Positive, checked
+from robustgen.knobs import NonNegative, Positive, checked
 
 
 class Start(Protocol):
@@ -46,7 +46,8 @@ def random_sign(*, step_size: Positive) -> Start:
     return start
 
 
-def edge(direction: Callable[[Key, Array], Array], eps: float) -> Start:
+@checked
+def edge(direction: Callable[[Key, Array], Array], eps: NonNegative) -> Start:
     """x + eps * direction(keys [B], x), projected, for random directions of size 1 (`norms.linf.direction`): APGD's start."""
     return lambda threat, x, keys: threat.project(x, x + eps * direction(keys, x))
 

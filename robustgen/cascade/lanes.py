@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from robustgen.attacks.search import Item, Search, run_key
+from robustgen.attacks.search import Item, Search, run_key, vote
 from robustgen.core import Array, LogitsFn, PyTree
 from robustgen.spread import DATA_AXIS
 
@@ -89,7 +89,7 @@ def _lanes(begin: Callable, step: Callable, num_steps: int, width: int, mesh: Me
 def forward(mesh: Mesh) -> Callable[[LogitsFn, Array], Array]:
     """(net, x [S, ...]) -> logits, S as wide as the slots: in the same width, hence with the same numbers, everywhere."""
     rows, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
-    mapped = jax.shard_map(lambda net, x: net(x), mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
+    mapped = jax.shard_map(lambda net, x: vote(net(x)), mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
     return jax.jit(mapped)
 
 
@@ -136,6 +136,7 @@ def _one_step(step: Callable, num_steps: int, net: LogitsFn, slots: Slots) -> Sl
 
 def misclassified(logits: Array, y: Array) -> Array:
     """[B] bool. Logits that are not finite are a wrong answer, as everywhere in `evaluation`."""
+    logits = vote(logits)
     return (jnp.argmax(logits, -1) != y) | ~jnp.all(jnp.isfinite(logits), -1)
 
 

@@ -23,7 +23,9 @@ import robustgen
 from robustgen import attacks, certify, losses, threats
 from robustgen.attacks import norms
 from robustgen.attacks.minimal import MinimalAttack
-from robustgen.attacks.starts import Start, gaussian
+from robustgen.attacks.apgd import apgd
+from robustgen.attacks.search import Search
+from robustgen.attacks.starts import Start, edge, gaussian
 from robustgen.core import (
     Array, Attack, Certifier, Forward, Loss, Net, Objective, PyTree, Threat, eval_forward
 )
@@ -35,6 +37,7 @@ from robustgen.schedules import Schedule, ramp
 KINDS = {
     "threat_case": Threat,
     "attack_case": Attack,
+    "search_case": Search,
     "loss_case": Loss,
     "certifier_case": Certifier,
     "augment_case": Augment,
@@ -45,6 +48,7 @@ KINDS = {
     "module_case": nn.Module,
 }
 CLASSES, SHAPE = 3, (2, 2, 1)
+BUILDERS = ("random_search", "two_windows")  # what several factories are made with
 
 
 class Case(NamedTuple):
@@ -78,6 +82,8 @@ def samples(threat: Threat) -> dict[Any, Any]:
     """What knobs are filled with: by "factory.name", by name, by annotation, in this order."""
     pgd = functools.partial(attacks.pgd, threat, step_size=0.03, num_steps=3, judge=attacks.margin)
     certifier = certify.ibp(threat)
+    start = edge(norms.linf.direction, 0.1)
+    search = apgd(threat, eps=0.1, start=start, objective=attacks.margin, name="apgd", num_steps=3, num_restarts=1)
     return {
         "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
         "against.attack": pgd(objective=attacks.expected(attacks.margin), judge=attacks.expected(attacks.margin)),
@@ -87,7 +93,8 @@ def samples(threat: Threat) -> dict[Any, Any]:
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
         "lower": jnp.zeros(SHAPE), "upper": jnp.ones(SHAPE), "clip": (0.0, 1.0), "l0.eps": 2, "l0_pixels.eps": 1,
         "max_rotation": 30.0, "max_shift": 1.0,
-        "direction": norms.linf.direction,
+        "direction": norms.linf.direction, "name": "name", "num_queries": 9, "p_init": 0.8, "eta": 1.05,
+        "fab.norm": norms.linf, "fab_t.norm": norms.linf, Search: search,
         "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "levels": 256,
         "norm": attacks.minimal.norms.L2, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
@@ -130,7 +137,8 @@ def functions() -> tuple[tuple[str, Callable], ...]:
 
 def factories(kind: Any) -> list[Case]:
     """The factories annotated to return `kind`."""
-    return [Case(fn.__name__, fn) for _, fn in functions() if fn.__annotations__.get("return") == kind]
+    here = [fn for _, fn in functions() if fn.__annotations__.get("return") == kind]
+    return [Case(fn.__name__, fn) for fn in here if fn.__name__ not in BUILDERS]
 
 
 def with_signature(folder: str, *annotations: Any) -> list[Callable]:
@@ -148,6 +156,7 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("any_case", cases, ids=lambda case: case.name)
     if "objective" in metafunc.fixturenames:
         found = [fn for target in (Array, Any) for fn in with_signature("robustgen.attacks", Array, target, Array)]
+        found = [fn for fn in found if next(iter(inspect.signature(fn).parameters)) == "logits"]
         metafunc.parametrize("objective", found, ids=lambda fn: fn.__name__)
 
 
