@@ -8,12 +8,14 @@ from robustgen import log
 from robustgen.evaluation import report, results, tables
 from robustgen.evaluation.results import Run
 from robustgen.evaluation.summary import summarize
+from robustgen.evaluation.validity.finding import Finding, findings_table
 
 
 def publish(
-    runs: Sequence[Run], folder: pathlib.Path, *, title: str, eps: float, records: Sequence[pathlib.Path] = ()
-) -> None:
-    """Writes FOLDER/report and prints its table.
+    runs: Sequence[Run], folder: pathlib.Path, *, title: str, eps: float, records: Sequence[pathlib.Path] = (),
+    findings: Sequence[Finding] = (),
+) -> None:  # fmt: skip
+    """Writes FOLDER/report and prints its table, and that of `findings`, if any, on the evaluation's validity.
 
     `eps` is the radius of the tables; `records` the folders with run.json, config.json and diff.txt of what was run,
     where they are not FOLDER's own: the first speaks for all.
@@ -22,10 +24,12 @@ def publish(
     made = json.loads((records[0] / "run.json").read_text())
     results.save(folder / "report", runs)
     path = report.write(
-        folder / "report", runs, title=title, facts=_facts(made), eps=eps,
+        folder / "report", runs, title=title, facts=_facts(made), eps=eps, findings=findings,
         config_text=_joined(records, "config.json"), diff_text=_joined(records, "diff.txt"),
     )  # fmt: skip
     log.say(tables.console(summarize(runs)))
+    if findings:
+        log.say(f"\n{tables.console_table(findings_table(findings))}")
     log.say(f"\nreport   {path}   (also table.md, table.tex, results.csv, runs.npz)")
 
 

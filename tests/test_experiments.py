@@ -47,9 +47,10 @@ def test_train_evaluate_and_evaluate_again(tmp_path):
     args = [*TRADES, "--config.evaluation.curve=(0.0, 0.1)", f"--workdir={tmp_path}"]
     assert f"trained  16 steps, in {tmp_path}" in finished("train", *args)
     assert json.loads((tmp_path / "run.json").read_text())["command"].startswith("experiments/train.py")
-    said = finished("evaluate", *args)
+    said = finished("evaluate", *args, "--validity=8")
     report = tmp_path / "report"
     assert REPORT <= {path.name for path in report.iterdir()} and "Accuracy on test examples" in said
+    assert all("Is this evaluation valid?" in text for text in (said, (report / "report.html").read_text()))
     (row,) = table(report)
     assert row["n"] == "40" and len([text for text in row.values() if CELL.search(text)]) == 3
     before = {name: (report / name).read_bytes() for name in ("table.md", "table.tex", "results.csv", "runs.npz")}
@@ -57,7 +58,7 @@ def test_train_evaluate_and_evaluate_again(tmp_path):
         assert [line["split"] for line in csv.DictReader(file)] == ["test"] * 40 + ["train"] * 40
     for name in before:
         (report / name).unlink()
-    assert finished("evaluate", *args) == said
+    assert finished("evaluate", *args, "--validity=8") == said
     assert {name: (report / name).read_bytes() for name in before} == before
     for file, script in ((tmp_path, "train"), (report, "evaluate")):
         assert json.loads((file / "run.json").read_text())["command"].startswith(f"experiments/{script}.py")

@@ -10,6 +10,7 @@ from robustgen.evaluation import images, page, plots, tables
 from robustgen.evaluation.draw import inline, svg
 from robustgen.evaluation.results import Examples, Run, results_csv
 from robustgen.evaluation.summary import Row, Summary, highest, percent, summarize
+from robustgen.evaluation.validity.finding import Finding, findings_table
 from robustgen.evaluation.verdict import attacked_by, sizes, verdict
 from robustgen.files import replace_file
 
@@ -26,6 +27,7 @@ def write(
     config_text: str,
     diff_text: str,
     eps: float | None = None,
+    findings: Sequence[Finding] = (),
 ) -> pathlib.Path:
     """Writes report.html, table.md, table.tex, results.csv and the figures as .svg to `folder`; returns the page.
 
@@ -35,12 +37,13 @@ def write(
       facts: what to say of the run, in order (run, date, commit, versions, hardware, time); "command" is set apart.
       config_text, diff_text: the resolved configuration, and how it differs from its file.
       eps: the radius that the tables are for, marked in the robust-vs-eps figure.
+      findings: what the checks of the evaluation's validity found, for a section of its own.
 
     Raises `ContradictionError` and ValueError as `summarize` does.
     """
     folder, summary = pathlib.Path(folder), summarize(runs)
     figures = {name: (svg(drawn, name), caption) for name, (drawn, caption) in _figures(summary, eps).items()}
-    body = _body(summary, runs, figures, title, facts, config_text, diff_text)
+    body = _body(summary, runs, figures, title, facts, config_text, diff_text, findings)
     for name, (document, _) in figures.items():
         replace_file(folder / f"{name}.svg", document.encode())
     for name, text in (("table.md", tables.markdown(summary)), ("table.tex", tables.latex(summary))):
@@ -50,13 +53,15 @@ def write(
 
 
 def _body(
-    summary: Summary, runs: Sequence[Run], figures: dict, title: str, facts: dict[str, str], config: str, diff: str
-) -> list[str]:
+    summary: Summary, runs: Sequence[Run], figures: dict, title: str, facts: dict[str, str], config: str, diff: str,
+    findings: Sequence[Finding],
+) -> list[str]:  # fmt: skip
     shown = {name: page.figure(inline(text, name, caption), caption) for name, (text, caption) in figures.items()}
     made = tables.tables(summary)
     return [
         _header(summary, title, facts),
         page.section("Accuracy", page.table(made[0])),
+        page.section("Is this evaluation valid?", *([page.table(findings_table(findings))] if findings else [])),
         page.section("The trade-off", shown["tradeoff"]),
         page.section("Robustness against the radius", *_unfinished(summary.rows), shown.get("radius", "")),
         page.section("Generalization gaps", shown.get("gaps", ""), *map(page.table, made[1:])),

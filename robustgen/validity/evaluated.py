@@ -1,0 +1,60 @@
+"""The attack whose evaluation is in question, at any radius, and the attacks that it is held against."""
+
+from typing import Any, Callable, Mapping, NamedTuple
+
+from robustgen.attacks.apgd import apgd, apgd_targeted
+from robustgen.attacks.combine import worst_of
+from robustgen.attacks.objectives import cross_entropy, margin
+from robustgen.attacks.search import Search, as_attack
+from robustgen.attacks.starts import uniform
+from robustgen.core import Array, Attack, Threat
+from robustgen.knobs import Count, checked
+from robustgen.threats.geometry import Clip
+
+AttackAt = Callable[[Threat, Array], Attack]
+"""(threat, eps) -> Attack, its steps following the radius; eps is traced, so that all radii share a compile."""
+
+
+class Evaluated(NamedTuple):
+    """What is examined. `stronger_at`: more of the same, or another that should break no more. `settings`: what is
+    stored with its results, at least eps, objective, num_steps and num_restarts."""
+
+    attack_at: AttackAt
+    stronger_at: AttackAt
+    settings: Mapping[str, Any]
+
+
+@checked
+def thorough(*, eps: float, num_steps: Count, num_targets: Count) -> Evaluated:
+    """APGD on cross-entropy and APGD-T, `num_steps` each; the stronger one is APGD-T with twice as many.
+
+    Where nothing else is to be examined: what gradients can do against the model for the price.
+    """
+
+    def targeted(threat: Threat, eps: Array, num_steps: int) -> Attack:
+        return as_attack(apgd_targeted(
+            threat, eps=eps, start=uniform, name="apgd-t", num_steps=num_steps, num_targets=num_targets, num_restarts=1
+        ))  # fmt: skip
+
+    def both(threat: Threat, eps: Array) -> Attack:
+        first = apgd(
+            threat, eps=eps, start=uniform, objective=cross_entropy, name="apgd-ce", num_steps=num_steps, num_restarts=1
+        )
+        return worst_of([as_attack(first), targeted(threat, eps, num_steps)], judge=margin)
+
+    settings = {
+        "eps": eps, "objective": "cross_entropy, targeted_dlr", "num_steps": num_steps, "num_targets": num_targets,
+        "num_restarts": 1,
+    }  # fmt: skip
+    return Evaluated(both, lambda threat, eps: targeted(threat, eps, 2 * num_steps), settings)
+
+
+@checked
+def square_at(square: Callable[..., Search], *, clip: Clip | None, num_queries: Count) -> AttackAt:
+    """`attacks.square_linf` or `square_l2`, as the attack without gradients; p_init = 0.8 as in AutoAttack."""
+
+    def at(threat: Threat, eps: Array) -> Attack:
+        del threat
+        return as_attack(square(eps=eps, clip=clip, p_init=0.8, num_queries=num_queries, num_restarts=1))
+
+    return at
