@@ -1,7 +1,7 @@
 """Defences that are broken on purpose: each hides weakness without mending it.
 
-All but one are the same function of other numbers, so that a whole suite of checks is compiled once for all of them, and
-for the honest nets.
+All but one are the same function of other numbers, so that a whole suite of checks is compiled once for all of them,
+and for the honest nets.
 """
 
 import itertools

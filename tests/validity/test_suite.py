@@ -80,4 +80,5 @@ def test_inputs_in_bytes_in_a_box_of_shares(honest, examples):
 
 
 def test_a_radius_in_shares_of_bytes(honest, examples):
-    assert flagged(found(defended(honest("standard")), examples, eps=0.1 / 255)) == ["radius against the range of inputs"]
+    names = flagged(found(defended(honest("standard")), examples, eps=0.1 / 255))
+    assert names == ["radius against the range of inputs"]

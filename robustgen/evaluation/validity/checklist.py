@@ -37,7 +37,8 @@ def stronger_better(standing: np.ndarray, stronger: np.ndarray) -> Finding:
     return beyond(
         "a stronger attack breaks more", missed(standing, stronger), CHOSEN_POINTS,
         "Points of robust accuracy that more steps or another objective take (limit chosen: "
-        "evaluation.validity.finding). The attack was stopped before it converged, or maximises what does not break this model.",
+        "evaluation.validity.finding). The attack was stopped before it converged, or maximises "
+        "what does not break this model.",
         "Double the steps until nothing changes; attack cross-entropy and margin alike, as AutoAttack does.",
     )  # fmt: skip
 
