@@ -16,6 +16,7 @@ from robustgen.attacks.search import Cascade, Search, runs, targets
 from robustgen.cascade.journal import Journal, open_journal
 from robustgen.cascade.lanes import mesh_of
 from robustgen.cascade.run import Data, Machine, Progress, Stage, logits_of, run_search
+from robustgen.cascade.worker import Models
 from robustgen.core import VERIFIED, Certifier, LogitsFn, Net
 from robustgen.evaluation.columns import OUTSIDE_TOLERANCE, Columns, OutsideError, distances, evaluator, judge
 from robustgen.knobs import Count, CountOrZero, KnobError, checked
@@ -44,6 +45,7 @@ def evaluate(
     seed: CountOrZero,
     index: np.ndarray | None = None,
     certifier: Certifier | None = None,
+    screen: LogitsFn | None = None,
     width: Count = 64,
     batch_size: Count | None = None,
     stride: Count | None = None,
@@ -63,6 +65,8 @@ def evaluate(
     Args:
       index: each example's number in its data set, [N]; with `seed`, what random numbers are folded from. Default 0..N-1.
       certifier: asked first; examples that it verifies are not attacked, the answer being known.
+      screen: a cheaper stand-in that the searches see (the same parameters in bfloat16, say). Every find is confirmed by
+        `net`, so what falls has fallen; what stands has only withstood the stand-in's gradients.
       width: slots on each device. Multiples of 32 only: then outcomes on a CPU do not depend on the place in a batch.
         Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
@@ -77,14 +81,16 @@ def evaluate(
     machine = _machine(len(y), width, batch_size, stride, devices)
     x, y = np.asarray(x, np.float32), np.asarray(y, np.int32)
     index = np.arange(len(y)) if index is None else np.asarray(index)
-    net = net if isinstance(net, Net) else jax.tree_util.Partial(net)  # a bare function is no pytree
+    net = _as_pytree(net)
+    models = Models(net, net if screen is None else _as_pytree(screen))
     logits = logits_of(machine, net, x)
     data = Data(x, y, np.asarray(targets(jnp.asarray(logits), jnp.asarray(y))), index)
     clean = (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)
     certified = clean & _verified(certifier, machine, net, data, seed)
-    notes = open_journal(journal, _identity(cascade, data, logits, certified, seed, machine), x.shape[1:])
+    seen = [logits] if screen is None else [logits, logits_of(machine, models.screen, x)]
+    notes = open_journal(journal, _identity(cascade, data, seen, certified, seed, machine), x.shape[1:])
     try:
-        stages, x_adv = _run_all(cascade, machine, net, data, clean & ~certified, seed, notes, progress, after)
+        stages, x_adv = _run_all(cascade, machine, models, data, clean & ~certified, seed, notes, progress, after)
     finally:
         notes.close()
     _refuse_outside(cascade, x, x_adv, index)
@@ -107,14 +113,18 @@ def _machine(num: int, width: int, batch_size: int | None, stride: int | None, d
     return Machine(mesh_of(devices), width, stride, min(batch_size or num, num))
 
 
+def _as_pytree(net: LogitsFn) -> LogitsFn:
+    return net if isinstance(net, Net) else jax.tree_util.Partial(net)  # a bare function is none
+
+
 def _run_all(
-    cascade: Cascade, machine: Machine, net: LogitsFn, data: Data, standing: np.ndarray, seed: int, journal: Journal,
+    cascade: Cascade, machine: Machine, models: Models, data: Data, standing: np.ndarray, seed: int, journal: Journal,
     progress: Progress, after: Callable[[Search, Stage], None],
 ) -> tuple[list[Stage], np.ndarray]:
     stages, x_adv = [], data.x.copy()
     for number, search in enumerate(cascade.searches):
         stage = run_search(
-            search, number, machine, net, data, standing, x_adv, seed=seed, journal=journal, progress=progress
+            search, number, machine, models, data, standing, x_adv, seed=seed, journal=journal, progress=progress
         )
         standing = standing & ~stage.broken
         stages.append(stage)
@@ -135,11 +145,11 @@ def _verified(certifier: Certifier | None, machine: Machine, net: LogitsFn, data
 
 
 def _identity(
-    cascade: Cascade, data: Data, logits: np.ndarray, certified: np.ndarray, seed: int, machine: Machine
+    cascade: Cascade, data: Data, logits: list[np.ndarray], certified: np.ndarray, seed: int, machine: Machine
 ) -> dict:
     """What must be equal for a journal to be taken up. The clean logits stand for the net and its weights."""
     searches = [[s.name, {k: str(v) for k, v in s.settings.items()}] for s in cascade.searches]
-    arrays = {"examples": [data.x, data.y, data.index], "net": [logits], "certified": [certified]}
+    arrays = {"examples": [data.x, data.y, data.index], "net": logits, "certified": [certified]}
     digests = {k: hashlib.sha256(b"".join(map(np.ndarray.tobytes, v))).hexdigest() for k, v in arrays.items()}
     return {
         "cascade": cascade.name, "searches": searches, "seed": seed, **digests, "width": machine.width,

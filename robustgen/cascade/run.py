@@ -15,7 +15,7 @@ from robustgen.attacks.search import Search, runs
 from robustgen.cascade.journal import Decision, Journal
 from robustgen.cascade.lanes import Examples, forward, lanes, place
 from robustgen.cascade.queue import Queue, Run
-from robustgen.cascade.worker import Worker
+from robustgen.cascade.worker import Models, Worker
 from robustgen.core import LogitsFn
 
 Progress = Callable[[str, int, int, int], None]
@@ -64,7 +64,7 @@ def logits_of(machine: Machine, net: LogitsFn, x: np.ndarray) -> np.ndarray:
 
 
 def run_search(
-    search: Search, stage: int, machine: Machine, net: LogitsFn, data: Data, standing: np.ndarray, x_adv: np.ndarray,
+    search: Search, stage: int, machine: Machine, models: Models, data: Data, standing: np.ndarray, x_adv: np.ndarray,
     *, seed: int, journal: Journal, progress: Progress,
 ) -> Stage:
     """One search on the rows `standing` [N]; what it finds is written into `x_adv` [N, ...] and the journal."""
@@ -75,7 +75,7 @@ def run_search(
         batch = rows[start : start + machine.batch_size]
         queue = _recalled(batch, len(order), stage, journal, x_adv)
         queues.append(queue)
-        worker = Worker(search, compiled, net, _resident(search, machine, data, batch, seed), order, queue)
+        worker = Worker(search, compiled, models, _resident(search, machine, data, batch, seed), order, queue)
         for decided in worker.decisions():
             for run, steps, found in decided:
                 journal.add(Decision(stage, int(batch[run.row]), run.number, steps, found))

@@ -19,12 +19,21 @@ class Decided(NamedTuple):
     x_adv: np.ndarray | None
 
 
+class Models(NamedTuple):
+    """net: what is attacked, and confirms every find. screen: what searches see of it; the net itself, or a cheaper one."""
+
+    net: LogitsFn
+    screen: LogitsFn
+
+
 class Worker:
     """Runs a queue dry. `spent` counts the steps that slots have made for a run, needless ones included."""
 
-    def __init__(self, search: Search, lanes: Lanes, net: LogitsFn, examples: Examples, order: np.ndarray, queue: Queue):
+    def __init__(
+        self, search: Search, lanes: Lanes, models: Models, examples: Examples, order: np.ndarray, queue: Queue
+    ):
         """`order` [R, 2] holds each run's (rank, restart); `examples` are on the devices, in the rows of the queue."""
-        self._search, self._lanes, self._net, self._examples = search, lanes, net, examples
+        self._search, self._lanes, self._models, self._examples = search, lanes, models, examples
         self._order, self._queue, self.spent = order, queue, 0
         self._runs: list[Run | None] = [None] * lanes.num_slots
         self._y = np.asarray(examples.y)
@@ -38,7 +47,7 @@ class Worker:
             before[filled] = 0
             if not any(self._runs):
                 return
-            slots = self._lanes.advance(self._net, slots, unconfirmed)
+            slots = self._lanes.advance(self._models.screen, slots, unconfirmed)
             t, broken = np.array(slots.t), np.array(slots.broken)
             busy = np.array([run is not None for run in self._runs])
             self.spent += int(np.sum((t - before)[busy]))
@@ -66,7 +75,7 @@ class Worker:
         """Which of the finds a plain forward pass, compiled on its own, calls misclassified too: [S] bool."""
         if not found.any():
             return found
-        logits = np.asarray(self._lanes.forward(self._net, slots.x_adv))
+        logits = np.asarray(self._lanes.forward(self._models.net, slots.x_adv))
         labels = self._y[[run.row if run else 0 for run in self._runs]]
         return found & ((logits.argmax(-1) != labels) | ~np.isfinite(logits).all(-1))
 

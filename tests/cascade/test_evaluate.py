@@ -214,6 +214,30 @@ def test_a_find_that_a_plain_forward_does_not_confirm_is_no_find(data):
     assert found.spent[0] == 4 * found.columns["clean"].sum()
 
 
+def test_a_screen_is_seen_by_the_searches_and_believed_by_nobody(data, base):
+    x, y = data
+    same = evaluate(CASCADE, net, x, y, seed=0, screen=net)
+    assert_same(same, base)
+    coarse = evaluate(CASCADE, net, x, y, seed=0, screen=lambda z: net(z.astype(jnp.bfloat16)).astype(jnp.float32))
+    broken = coarse.columns["broken_by:AA"] >= 0
+    assert broken.sum() > 10 and np.all(np.asarray(net(coarse.x_adv)).argmax(-1)[broken] != y[broken])
+    blind = evaluate(CASCADE, net, x, y, seed=0, screen=lambda z: -net(z))
+    np.testing.assert_array_equal(np.asarray(net(blind.x_adv)).argmax(-1) == y, blind.columns["robust:AA"])
+
+
+def test_votes_of_a_randomised_net(data):
+    """Draws [B, S, K] count as one answer; keys go by x, so that the place in a batch does not show."""
+    x, y = data
+    noisy = attacks.eot(lambda z, keys: net(z) + jax.vmap(lambda k: jax.random.normal(k, (4,)))(keys), num_samples=4,
+                        key=jax.random.key(1))  # fmt: skip
+    whole = autoattack.rand(autoattack.LINF, eps=EPS)
+    short = whole._replace(searches=tuple(s._replace(num_steps=5) for s in whole.searches))
+    found = evaluate(short, noisy, x, y, seed=0)
+    rows = np.arange(N)[::-1]
+    assert_same(evaluate(short, noisy, x[rows], y[rows], seed=0, index=rows), found, rows)
+    assert 0 < found.columns["robust:AutoAttack-rand"].sum() < found.columns["clean"].sum()
+
+
 def test_a_search_that_leaves_the_set_is_an_error(data):
     def outside(net, item: Item, t, memory):
         moved = item.x + 2 * EPS * jnp.sign(jax.grad(lambda z: jnp.sum(attacks.cross_entropy(net(z), item.y)))(item.x))
