@@ -10,7 +10,7 @@ from robustgen import config, log, threats
 from robustgen.attacks import autoattack
 from robustgen.attacks.search import Cascade
 from robustgen.cascade import lines
-from robustgen.cascade.evaluate import Evaluation, evaluate
+from robustgen.cascade.whole import Evaluation, evaluate
 from robustgen.cascade.journal import JournalError as JournalError
 from robustgen.core import Net
 from robustgen.data.source import scaled
@@ -25,7 +25,7 @@ Version = Callable[..., Cascade]
 
 VERSIONS: dict[str, Version] = {"standard": autoattack.standard, "plus": autoattack.plus, "rand": autoattack.rand}
 
-_FAMILIES = {threats.linf: autoattack.LINF, threats.l2: autoattack.L2}
+_FAMILIES = {threats.linf: autoattack.LINF, threats.l2: autoattack.L2, threats.l1: autoattack.L1}
 
 
 def cascade_of(cfg: fdl.Config, version: Version) -> Cascade:
@@ -55,7 +55,7 @@ def attack_test_split(
         rows = np.arange(start, min(start + step, count))
         progress, after = lines.announcer(len(rows))
         part = evaluate(
-            cascade, net, x[rows], y[rows], seed=recipe.seed, index=rows, journal=journal.with_suffix(f".{start}"),
+            cascade, net, x[rows], y[rows], seed=recipe.seed, index=rows, journal=journal.with_stem(f"{journal.stem}_{start}"),
             progress=progress, after=after,
         )  # fmt: skip
         found = part if found is None else _joined(found, part)

@@ -5,7 +5,7 @@ from typing import Callable
 
 from robustgen import log
 from robustgen.attacks.search import Search
-from robustgen.cascade.evaluate import Evaluation
+from robustgen.cascade.whole import Evaluation
 from robustgen.cascade.run import Progress, Stage
 from robustgen.core import Estimate
 from robustgen.evaluation.intervals import wilson

@@ -10,8 +10,8 @@ from robustgen.attacks import autoattack, norms
 from robustgen.attacks.apgd import apgd, apgd_targeted
 from robustgen.attacks.search import Cascade, Item, Search, Tried
 from robustgen.attacks.starts import edge
-from robustgen.cascade.evaluate import CERTIFIED, STANDING, WRONG
-from robustgen.cascade.evaluate import evaluate as evaluate_on
+from robustgen.cascade import CERTIFIED, STANDING, WRONG
+from robustgen.cascade import evaluate as evaluate_on
 from robustgen.cascade.journal import JournalError
 from robustgen.certify import ibp
 from robustgen.evaluation.columns import OutsideError

@@ -9,7 +9,7 @@ import pytest
 
 from robustgen import attacks, threats
 from robustgen.attacks.search import Cascade, Item, as_attack, runs
-from robustgen.cascade.evaluate import evaluate
+from robustgen.cascade.whole import evaluate
 from robustgen.spread import example_keys
 
 Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
