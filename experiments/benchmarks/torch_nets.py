@@ -1,5 +1,6 @@
-"""The benchmark's two networks in torch, of the same layers as `robustgen.models`."""
+"""The benchmarks' networks in torch, of the same layers as `robustgen.models`."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -40,3 +41,25 @@ def resnet8() -> nn.Module:
 
 
 NETS = {"small_cnn": small_cnn, "resnet8": resnet8}
+
+
+def plain(layers: list[dict], arrays: dict[str, np.ndarray]) -> nn.Module:
+    """A net of kernels [H, W, in, out] and [in, out] that `robustgen.models.sequential` takes, for [B, C, H, W]: the dense
+    layer after the flattening is turned to torch's order, so that nothing is moved at run time."""
+    found, channels, flat = [], None, False
+    for layer in layers:
+        if layer["type"] in ("relu", "flatten"):
+            found.append(nn.ReLU(inplace=True) if layer["type"] == "relu" else nn.Flatten())
+            flat = layer["type"] == "flatten"
+            continue
+        w, b = arrays[layer["w"]], arrays[layer["b"]]
+        if layer["type"] == "conv":
+            channels = w.shape[3]
+            found.append(nn.Conv2d(w.shape[2], channels, w.shape[:2], layer["stride"], layer["padding"][0]))
+            w = w.transpose(3, 2, 0, 1)
+        else:
+            w = w.reshape(-1, channels, w.shape[1]).transpose(1, 0, 2).reshape(w.shape) if flat else w
+            found.append(nn.Linear(*w.shape))
+            w, flat = w.T, False
+        found[-1].weight.data, found[-1].bias.data = torch.tensor(np.ascontiguousarray(w)), torch.tensor(b)
+    return nn.Sequential(*found)
