@@ -40,6 +40,17 @@ def test_training_on_your_data_runs_and_learns():
     assert names["x_adv"].shape == (100, 20)
 
 
+def test_any_function_can_be_attacked_in_three_lines():
+    code = next(block for block in _blocks("python") if "cascade.evaluate" in block)
+    x = np.random.default_rng(0).uniform(size=(3, 5)).astype(np.float32)
+    weights = jnp.asarray([[1.0, -1], [2, 0], [0, 1], [-1, 1], [0, 0]])
+    margins = np.asarray(x @ (weights[:, 0] - weights[:, 1]))
+    names = {"net": lambda z: z @ weights, "x": x, "y": (margins < 0).astype(np.int32)}
+    exec(compile(code, "README.md", "exec"), names)
+    reach = 8 / 255 * np.abs(weights[:, 0] - weights[:, 1]).sum()  # where no pixel is clipped
+    np.testing.assert_array_equal(names["found"].columns["robust:AutoAttack"], np.abs(margins) > reach)
+
+
 def test_commands_name_what_exists():
     commands = [line for block in _blocks("bash") for line in block.splitlines()]
     for path in re.findall(r"(?:experiments|configs)/\w+\.py", "\n".join(commands)):
