@@ -50,7 +50,8 @@ def main() -> None:
             runs[name] = make()
         except ImportError as error:
             print(MISSING.format(name, error.name), file=sys.stderr)
-    print(f"PGD-{NUM_STEPS}, {args.batch} {whence}, {args.weights or 'random weights'}, core {core}, jax {jax.__version__}")
+    weights = args.weights or "random weights"
+    print(f"PGD-{NUM_STEPS}, {args.batch} {whence}, {weights}, core {core}, jax {jax.__version__}")
     report(net, alternate(runs, args.rounds), found, y)
 
 
@@ -100,14 +101,15 @@ def foolbox_run(name: str, logits_fn, x: np.ndarray, y: np.ndarray, found: dict)
 
 
 def report(net: Net, seconds: dict[str, np.ndarray], found: dict[str, np.ndarray], y: np.ndarray) -> None:
-    """A line per run: images a CPU second (median and best), how many times as many as it ours are (median of the ratios
+    """A line per run: images a CPU second (median and best), how many times as many ours are (median of the ratios
     within a round), and the accuracy that it leaves."""
     print(f"{'':22}{'images / CPU s':>15}{'best':>8}{'ours / it':>11}{'[least, most]':>17}{'accuracy left':>15}")
     for name, values in seconds.items():
         cpu, ratio = values[:, 1], values[:, 1] / seconds["robustgen"][:, 1]
         spread = f"[{ratio.min():.2f}, {ratio.max():.2f}]"
         right = np.mean(np.asarray(net(found[name])).argmax(-1) == y)
-        print(f"{name:22}{1 / np.median(cpu):15.0f}{1 / cpu.min():8.0f}{np.median(ratio):11.2f}{spread:>17}{100 * right:14.1f}%")
+        speeds = f"{1 / np.median(cpu):15.0f}{1 / cpu.min():8.0f}{np.median(ratio):11.2f}"
+        print(f"{name:22}{speeds}{spread:>17}{100 * right:14.1f}%")
 
 
 if __name__ == "__main__":

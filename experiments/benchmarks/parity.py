@@ -20,8 +20,8 @@ SHAPE = (28, 28, 1)
 
 
 def use_one_core(core: int | None) -> int:
-    """Keeps this process on one core: threads that wait by spinning would count as work. To be called before JAX's first
-    computation and torch's import, which make as many threads as there are cores. Returns the core."""
+    """Keeps this process on one core, else spinning threads would count as work, and returns the core. To be called
+    before JAX's first computation and torch's import, which make as many threads as there are cores."""
     core = min(os.sched_getaffinity(0)) if core is None else core
     os.sched_setaffinity(0, {core})
     return core
@@ -55,7 +55,7 @@ def random_layers(draw: np.random.Generator) -> tuple[list[dict], Weights]:
 
 
 def mnist_test(num: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """(x [num, 28, 28, 1] in [0, 1], y [num], whence): MNIST's test images where TFDS has them prepared, else random."""
+    """(x [num, 28, 28, 1] in [0, 1], y [num], whence): MNIST's test images where TFDS has them, else random ones."""
     try:
         source = tfds(name="mnist", num_validation=1)
     except DataError:

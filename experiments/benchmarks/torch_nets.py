@@ -44,8 +44,8 @@ NETS = {"small_cnn": small_cnn, "resnet8": resnet8}
 
 
 def plain(layers: list[dict], arrays: dict[str, np.ndarray]) -> nn.Module:
-    """A net of kernels [H, W, in, out] and [in, out] that `robustgen.models.sequential` takes, for [B, C, H, W]: the dense
-    layer after the flattening is turned to torch's order, so that nothing is moved at run time."""
+    """The net that `robustgen.models.sequential` makes of kernels [H, W, in, out] and [in, out], for [B, C, H, W]. The
+    dense layer after the flattening is turned to torch's order, so that nothing is moved at run time."""
     found, channels, flat = [], None, False
     for layer in layers:
         if layer["type"] in ("relu", "flatten"):
