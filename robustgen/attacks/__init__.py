@@ -26,6 +26,7 @@ from robustgen.attacks.scaled import scaled_pgd as scaled_pgd
 from robustgen.attacks.spatial import spatial as spatial
 from robustgen.attacks.spatial import spatial_random as spatial_random
 from robustgen.attacks.square import square_linf as square_linf
+from robustgen.attacks.square_l1 import square_l1 as square_l1
 from robustgen.attacks.square_l2 import square_l2 as square_l2
 from robustgen.attacks.targeted import least_likely as least_likely
 from robustgen.attacks.targeted import most_likely as most_likely

@@ -78,6 +78,7 @@ def _shrink(size: Array, room: Array, radius: Array) -> tuple[Array, Array, Arra
     more, less = left(lower), left(upper)
     total, spare = jnp.sum(less, axes), jnp.sum(more - less, axes)
     share = jnp.clip((radius - tolerance / 2 - total) / jnp.maximum(spare, jnp.finfo(size.dtype).tiny), 0.0, 1.0)
+    share = jnp.where(total >= radius - tolerance, 0.0, share)  # met: what is below the level stays exactly where it is
     return less + per_example(share, size) * (more - less), less >= room, upper == 0
 
 

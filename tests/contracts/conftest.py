@@ -24,6 +24,7 @@ from robustgen import attacks, certify, losses, threats
 from robustgen.attacks import norms
 from robustgen.attacks.minimal import MinimalAttack
 from robustgen.attacks.apgd import apgd
+from robustgen.attacks.apgd_l1 import SHRINKING, Phases
 from robustgen.attacks.search import Search
 from robustgen.attacks.starts import Start, edge, gaussian
 from robustgen.core import (
@@ -95,6 +96,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
         "max_rotation": 30.0, "max_shift": 1.0,
         "direction": norms.linf.direction, "name": "name", "num_queries": 9, "p_init": 0.8, "eta": 1.05,
         "fab.norm": norms.linf, "fab_t.norm": norms.linf, Search: search,
+        Phases: SHRINKING,
         "hidden": (4,), "num_classes": CLASSES, "depth": 10, "width": 1, "levels": 256,
         "norm": attacks.minimal.norms.L2, "pad": 1, "scale": 0.01, "learning_rate": 0.1,
         Threat: threat, Attack: pgd(objective=attacks.cross_entropy), Certifier: certifier, Loss: losses.standard(),
