@@ -92,7 +92,7 @@ def _header(summary: Summary, title: str, facts: dict[str, str]) -> str:
 
 def _figures(summary: Summary, eps: float | None) -> "dict[str, tuple[Figure, str]]":
     size, rows = sizes(summary), summary.rows
-    robust = f"Robust: {attacked_by(summary)}."
+    robust = f"Robust: {attacked_by(summary.attacks)}."
     drawn = {
         "tradeoff": (
             plots.tradeoff(summary),

@@ -48,7 +48,8 @@ class Comparison(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Everything a table says. `attacks` and `certifiers` are the names in the columns; `failed` the runs without."""
+    """Everything a table says. `attacks` and `certifiers` are the names in the columns, `gap_attacks` those that training
+    examples were attacked by too; `failed` the runs without columns."""
 
     rows: list[Row]
     clean: list[Comparison]
@@ -58,6 +59,7 @@ class Summary(NamedTuple):
     n: int
     n_train: int | None
     failed: list[Run]
+    gap_attacks: list[str]
 
 
 def summarize(runs: Sequence[Run]) -> Summary:
@@ -83,6 +85,7 @@ def summarize(runs: Sequence[Run]) -> Summary:
         len(done[0].columns["index"]),
         next((len(run.train_columns["index"]) for run in done if run.train_columns is not None), None),
         [run for run in runs if run.columns is None],
+        [name for name in attacks if all(f"robust:{name}" in (run.train_columns or {}) for run in done)],
     )  # fmt: skip
 
 

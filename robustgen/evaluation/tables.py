@@ -58,7 +58,7 @@ def escape_latex(text: str) -> str:
 
 def _accuracies(summary: Summary) -> Table:
     proved = f"certified % ({', '.join(summary.certifiers)})" if summary.certifiers else "certified %"
-    head = ["method", "", "clean %", f"robust % ({attacked_by(summary)})", proved, "seeds", "n"]
+    head = ["method", "", "clean %", f"robust % ({attacked_by(summary.attacks)})", proved, "seeds", "n"]
     rows = [
         [
             Cell(row.label), Cell("*" if row.pareto else ""), _cell(row.clean, bold=row.best_clean),
@@ -75,7 +75,7 @@ def _accuracies(summary: Summary) -> Table:
 
 
 def _gaps(summary: Summary) -> Table:
-    head = ["method", "clean gap", f"robust gap ({attacked_by(summary)})", "seeds", "n train/test"]
+    head = ["method", "clean gap", f"robust gap ({attacked_by(summary.gap_attacks)})", "seeds", "n train/test"]
     counts = f"{summary.n_train}/{summary.n}"
     rows = [
         [Cell(row.label), _cell(row.clean_gap, True), _cell(row.robust_gap, True), *_sizes(row, counts)]

@@ -34,10 +34,10 @@ def significance(summary: Summary) -> list[str]:
     return [_compared(word, found) for word, found in groups if found]
 
 
-def attacked_by(summary: Summary) -> str:
+def attacked_by(attacks: list[str]) -> str:
     """ "PGD-50x3", or "worst of PGD-50x3, Square"."""
-    attacks = ", ".join(summary.attacks)
-    return f"worst of {attacks}" if len(summary.attacks) > 1 else attacks or "no attack"
+    joined = ", ".join(attacks)
+    return f"worst of {joined}" if len(attacks) > 1 else joined or "no attack"
 
 
 def sizes(summary: Summary) -> str:
@@ -59,7 +59,7 @@ def _steps(pairs: Sequence[tuple[Row, Row]]) -> list[Step]:
 def _step_words(step: Step, summary: Summary) -> str:
     gain = step.robust.p < LEVEL and step.robust.estimate.value > 0
     cost = step.clean.p < LEVEL
-    attacked = f"under {attacked_by(summary)}"
+    attacked = f"under {attacked_by(summary.attacks)}"
     if not gain:
         return (
             f"{step.end.label} is not measurably more robust than {step.start.label}: "
@@ -75,7 +75,7 @@ def _step_words(step: Step, summary: Summary) -> str:
 
 
 def _alone(row: Row, summary: Summary) -> str:
-    words = f"{row.label}: clean {_interval(row.clean)}, robust {_interval(row.robust)} under {attacked_by(summary)}"
+    words = f"{row.label}: clean {_interval(row.clean)}, robust {_interval(row.robust)} under {attacked_by(summary.attacks)}"
     return f"{words}; no other row is more robust." if len(summary.rows) > 1 else f"{words}."
 
 
