@@ -18,6 +18,7 @@ from robustgen.publish import publish
 
 _METHOD = flags.DEFINE_string("method", None, "Name of the method in tables; default: the loss's.")
 _AUTOATTACK = flags.DEFINE_enum("autoattack", "standard", [*robustness.VERSIONS, "off"], "Version of AutoAttack.")
+_CERTIFY = flags.DEFINE_bool("certify_first", True, "AutoAttack skips what the config's first certifier verifies.")
 _NARROW = flags.DEFINE_float("narrow", None, "Attack until the interval is this narrow (0.05: five points).", 0.001, 1.0)
 _VALIDITY = flags.DEFINE_integer(
     "validity", 100, "Test examples that the evaluation itself is checked on: is its attack to be believed? 0: none.", 0
@@ -36,7 +37,10 @@ def main(run: app.Run) -> None:
         net, more, count = workflow.load_net(plan, folder), None, None
         if cascade:
             journal = folder / "report" / f"{_AUTOATTACK.value}.journal"
-            more = robustness.attack_test_split(cascade, net, plan.recipe, journal=journal, narrow=_NARROW.value).columns
+            certifier = robustness.first_certifier(plan.recipe) if _CERTIFY.value else None
+            more = robustness.attack_test_split(
+                cascade, net, plan.recipe, journal=journal, certifier=certifier, narrow=_NARROW.value
+            ).columns
             count = len(more["index"])
         measured = study.study_one(plan, net, _METHOD.value or study.method_of(run.config), folder, more, count)
         workdir.record(run, plan, folder / "report")  # apart from that of the training

@@ -12,7 +12,7 @@ from robustgen.attacks.search import Cascade
 from robustgen.cascade import lines
 from robustgen.cascade.whole import Evaluation, evaluate
 from robustgen.cascade.journal import JournalError as JournalError
-from robustgen.core import Net
+from robustgen.core import Certifier, Net
 from robustgen.data.source import scaled
 from robustgen.evaluation.intervals import wilson
 from robustgen.measure import radius
@@ -40,12 +40,19 @@ def cascade_of(cfg: fdl.Config, version: Version) -> Cascade:
     return version(family, eps=radius(cfg), clip=clip)
 
 
+def first_certifier(recipe: Recipe) -> Certifier | None:
+    """The first certifier that the recipe names, in its threat set; None where it names none."""
+    makers = list(recipe.evaluation.certifiers.values())
+    return makers[0](recipe.evaluation.threat) if makers else None
+
+
 def attack_test_split(
-    cascade: Cascade, net: Net, recipe: Recipe, *, journal: pathlib.Path, narrow: float | None = None
-) -> Evaluation:
+    cascade: Cascade, net: Net, recipe: Recipe, *, journal: pathlib.Path, certifier: Certifier | None = None,
+    narrow: float | None = None,
+) -> Evaluation:  # fmt: skip
     """The cascade on the first `evaluation.num_examples` of the test split, with progress and the lines that users know.
 
-    `narrow`: goes by slices of 250 examples, and stops once the Wilson interval of the robust accuracy is no wider. What
+    `certifier`: what it verifies is not attacked. `narrow`: goes by slices of 250 examples, and stops once the Wilson interval of the robust accuracy is no wider. What
     has been attacked then is what a whole evaluation says of these examples.
     """
     x, y = scaled(recipe.data.load("test"), recipe.data.scale)
@@ -56,7 +63,7 @@ def attack_test_split(
         progress, after = lines.announcer(len(rows))
         part = evaluate(
             cascade, net, x[rows], y[rows], seed=recipe.seed, index=rows, journal=journal.with_stem(f"{journal.stem}_{start}"),
-            progress=progress, after=after,
+            certifier=certifier, progress=progress, after=after,
         )  # fmt: skip
         found = part if found is None else _joined(found, part)
         held = found.columns[f"robust:{cascade.name}"]

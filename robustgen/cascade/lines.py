@@ -1,11 +1,10 @@
 """What a cascade says while it runs: the lines that users of AutoAttack know, each accuracy with its interval."""
 
 import time
-from typing import Callable
 
 from robustgen import log
 from robustgen.attacks.search import Search
-from robustgen.cascade.whole import Evaluation
+from robustgen.cascade.whole import After, Evaluation
 from robustgen.cascade.run import Progress, Stage
 from robustgen.core import Estimate
 from robustgen.evaluation.intervals import wilson
@@ -16,7 +15,7 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} % [{100 * estimate.lower:.1f}, {100 * estimate.upper:.1f}]"
 
 
-def announcer(num_examples: int) -> tuple[Progress, Callable[[Search, Stage], None]]:
+def announcer(num_examples: int) -> tuple[Progress, After]:
     """(progress, after) for `evaluate` on `num_examples`: a line that updates itself, and one that stays per search."""
     begun, bars = time.monotonic(), {}
 
@@ -25,8 +24,8 @@ def announcer(num_examples: int) -> tuple[Progress, Callable[[Search, Stage], No
         now = wilson(standing, num_examples)
         bar.update(done, {"robust %": 100 * now.value, "from": 100 * now.lower, "to": 100 * now.upper})
 
-    def after(search: Search, stage: Stage) -> None:
-        left = wilson(int((stage.standing & ~stage.broken).sum()), num_examples)
+    def after(search: Search, stage: Stage, robust: int) -> None:
+        left = wilson(robust, num_examples)
         log.note(f"robust accuracy after {search.name.upper()}: {percent(left)}  (total {log.clock_time(time.monotonic() - begun)})")
 
     return progress, after

@@ -25,6 +25,9 @@ CERTIFIED, WRONG, STANDING = -3, -2, -1
 """Who broke an example, in place of a search's number: verified before any attack, wrong at x itself, nobody."""
 
 
+After = Callable[[Search, Stage, int], None]
+
+
 class Evaluation(NamedTuple):
     """columns: one row an example (see `evaluate`). x_adv [N, ...]: where it fell, x itself elsewhere. stages: what each
     search did. spent: (forwards, backwards) really made."""
@@ -52,7 +55,7 @@ def evaluate(
     devices: list | None = None,
     journal: pathlib.Path | None = None,
     progress: Progress = lambda name, done, total, standing: None,
-    after: Callable[[Search, Stage], None] = lambda search, stage: None,
+    after: After = lambda search, stage, robust: None,
 ) -> Evaluation:
     """Runs `cascade` on x [N, ...] float32, y [N] int: each search on the examples still standing, each run to its first
     success. `net` is a `Net` or any function x -> logits.
@@ -73,7 +76,8 @@ def evaluate(
       stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient, as
         XLA runs gradients of most convolutions slowly inside loops there.
       journal: a file; the same call with it resumes, and `kill -9` loses no more than the runs in the slots.
-      after: called when a search is through.
+      after: after(search, stage, robust) is called when a search is through, `robust` counting the examples still held
+        right, verified ones included; as the last number that `progress` gets does.
 
     Raises `KnobError`, `JournalError` (the journal is of another evaluation), `OutsideError` (an x_adv is outside the
     threat set, in float64).
@@ -90,7 +94,12 @@ def evaluate(
     seen = [logits] if screen is None else [logits, logits_of(machine, models.screen, x)]
     notes = open_journal(journal, _identity(cascade, data, seen, certified, seed, machine), x.shape[1:])
     try:
-        stages, x_adv = _run_all(cascade, machine, models, data, clean & ~certified, seed, notes, progress, after)
+        held = int(certified.sum())
+        stages, x_adv = _run_all(
+            cascade, machine, models, data, clean & ~certified, seed, notes,
+            lambda name, done, total, standing: progress(name, done, total, standing + held),
+            lambda search, stage, standing: after(search, stage, standing + held),
+        )  # fmt: skip
     finally:
         notes.close()
     _refuse_outside(cascade, x, x_adv, index)
@@ -119,7 +128,7 @@ def _as_pytree(net: LogitsFn) -> LogitsFn:
 
 def _run_all(
     cascade: Cascade, machine: Machine, models: Models, data: Data, standing: np.ndarray, seed: int, journal: Journal,
-    progress: Progress, after: Callable[[Search, Stage], None],
+    progress: Progress, after: After,
 ) -> tuple[list[Stage], np.ndarray]:
     stages, x_adv = [], data.x.copy()
     for number, search in enumerate(cascade.searches):
@@ -128,7 +137,7 @@ def _run_all(
         )
         standing = standing & ~stage.broken
         stages.append(stage)
-        after(search, stage)
+        after(search, stage, int(standing.sum()))
     return stages, x_adv
 
 
