@@ -15,7 +15,7 @@ from robustgen.recipe import Recipe
 from robustgen.threats import l2, linf
 from robustgen.validity import Evaluated, square_at, thorough, validity
 
-NUM_STEPS, NUM_TARGETS, NUM_QUERIES, NUM_INNER = 50, 3, 1000, 50
+NUM_STEPS, NUM_TARGETS, NUM_QUERIES, NUM_INNER = 50, 3, 1000, 999
 """Of APGD and APGD-T, of Square, and of the binarization test: minutes for a large net, not hours."""
 
 _SQUARE = {linf: square_linf, l2: square_l2}

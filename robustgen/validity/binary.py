@@ -5,7 +5,6 @@ from typing import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from robustgen.core import Array, Key, LogitsFn, Threat
 from robustgen.evaluation.validity import binarization
@@ -18,9 +17,8 @@ def binarization_test(
     features_fn: LogitsFn, attack_at: AttackAt, threat_at: Callable[[Array], Threat], eps: float, x: Array, key: Key,
     num_inner: int,
 ) -> Finding:  # fmt: skip
-    """`features_fn`: x [N, ...] -> [N, ...]: what the heads are put on. At most num_inner points."""
-    num_features = int(np.prod(jax.eval_shape(features_fn, x).shape[1:]))
-    num_inner, radius, keys = max(1, min(num_inner, num_features - 2)), jnp.float32(eps), example_keys(key, len(x))
+    """`features_fn`: x [N, ...] -> [N, ...]: what heads of num_inner points are put on."""
+    radius, keys = jnp.float32(eps), example_keys(key, len(x))
     inner, outer = jax.device_get(_features(threat_at, num_inner)(features_fn, x, radius, keys))
     made = binarization.heads(inner, outer)
     run = _attacked(attack_at, threat_at)

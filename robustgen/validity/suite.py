@@ -48,8 +48,8 @@ def validity(
       x, y: [N, ...] float, [N] int, as the evaluation has them.
       threat_at: the threat set at a radius, which may be traced (`threats.linf`).
       black_box_at: an attack without gradients (`square_at`); None leaves its finding out.
-      num_inner: inner points of the binarization test, for one head; capped two below the number of features.
-      features_fn: what the binarization test puts its heads on; default: the logits.
+      num_inner: inner points of the binarization test, for one head: more than there are features.
+      features_fn: what the binarization test puts its heads on, the last but one layer, say; default: the logits.
       judged: the model that is reported on, where the attacked one stands in for it (a surrogate, a frozen draw).
     """
     net = net if isinstance(net, Net) else jax.tree_util.Partial(net)  # a bare function is no pytree

@@ -109,18 +109,30 @@ def test_nothing_stands_nothing_is_incomplete():
     assert not failures.incomplete_optimisation(NO, np.arange(40.0).reshape(10, 4)).flagged
 
 
-@pytest.mark.parametrize(("num_inner", "num_features"), [(6, 8), (1, 2), (30, 100)])
+@pytest.mark.parametrize(("num_inner", "num_features"), [(6, 8), (1, 2), (30, 100), (200, 8)])
 def test_heads_separate_and_are_tight(num_inner, num_features):
-    """Fewer points than features: ridge regression interpolates; the rim's point is just beyond, others far off."""
+    """The rim's point, farther out than the others, is just beyond; the others are far off."""
     draw = np.random.default_rng(num_inner).standard_normal
     inner, outer = draw((num_inner, 5, num_features)), draw((5, num_features))
-    made = binarization.heads(3 + 0.01 * inner, 3 + 0.01 * outer)
+    inner, outer = 3 + 0.01 * inner, 3 + 0.1 * outer / np.linalg.norm(outer, axis=-1, keepdims=True)
+    made = binarization.heads(inner, outer)
     weight, bias = (np.asarray(part, np.float64) for part in (made.weight, made.bias))
-    scores = np.einsum("snf,nf->sn", 3 + 0.01 * inner, weight) + bias
-    point = np.einsum("nf,nf->n", 3 + 0.01 * outer, weight) + bias
+    scores = np.einsum("snf,nf->sn", inner, weight) + bias
+    point = np.einsum("nf,nf->n", outer, weight) + bias
     assert made.separates.all()
     assert np.all(scores < 0) and np.all(point > 0)
     assert np.all(point < 0.01 * -scores.max(0))
+    np.testing.assert_allclose(point - scores.mean(0), 2, rtol=1e-3)
+
+
+def test_heads_are_the_discriminant_of_fisher():
+    """Many points: weights are along the inverse covariance times the difference of the means."""
+    draw = np.random.default_rng(0).standard_normal
+    inner, outer = draw((500, 3, 4)) @ (np.eye(4) + 0.2 * draw((4, 4))), 5 * draw((3, 4))
+    weight = np.asarray(binarization.heads(inner, outer).weight, np.float64)
+    for i in range(3):
+        fisher = np.linalg.solve(np.cov(inner[:, i].T), outer[i] - inner[:, i].mean(0))
+        np.testing.assert_allclose(weight[i] / np.linalg.norm(weight[i]), fisher / np.linalg.norm(fisher), atol=0.03)
 
 
 def test_heads_that_cannot_separate_say_so():

@@ -71,7 +71,7 @@ RAISED = {
 def found(net, examples, evaluated, black_box_at):
     return set(flagged(validity(
         net, *examples, threat_at=linf_of((0.0, 1.0)), eps=0.1, evaluated=evaluated, black_box_at=black_box_at,
-        num_inner=8, key=jax.random.key(0),
+        num_inner=200, key=jax.random.key(0),
     )))  # fmt: skip
 
 

@@ -80,8 +80,8 @@ def test_slopes_of_a_smooth_model_by_hand(key):
 
 def test_an_attack_passes_the_binarization_test_and_doing_nothing_does_not(key):
     """Features are the inputs themselves: the head's best member of the set is a corner, which one sign step finds."""
-    good = binarization_test(inputs, PGD, threats.linf, 0.1, jnp.asarray(X), key, num_inner=3)
-    bad = binarization_test(inputs, lazy, threats.linf, 0.1, jnp.asarray(X), key, num_inner=3)
+    good = binarization_test(inputs, PGD, threats.linf, 0.1, jnp.asarray(X), key, num_inner=100)
+    bad = binarization_test(inputs, lazy, threats.linf, 0.1, jnp.asarray(X), key, num_inner=100)
     assert not good.flagged and good.value == 100
     assert bad.flagged and bad.value == 0
 
@@ -107,5 +107,5 @@ def _suite(model, key, attack_at=PGD):
     y = np.asarray(jnp.argmax(model(jnp.asarray(X)), -1))
     evaluated = Evaluated(attack_at, PGD, SETTINGS)
     return validity(
-        model, X, y, threat_at=threats.linf, eps=0.1, evaluated=evaluated, black_box_at=None, num_inner=3, key=key
+        model, X, y, threat_at=threats.linf, eps=0.1, evaluated=evaluated, black_box_at=None, num_inner=100, key=key
     )

@@ -26,7 +26,7 @@ CONFIGS = Evaluated(  # what the digits configs evaluate with, and its record
 def found(net, examples, evaluated=CONFIGS, *, eps=EPS, black_box_at=SQUARE):
     return validity(
         net, *examples, threat_at=linf_of((0.0, 1.0)), eps=eps, evaluated=evaluated, black_box_at=black_box_at,
-        num_inner=8, key=jax.random.key(0),
+        num_inner=200, key=jax.random.key(0),
     )  # fmt: skip
 
 

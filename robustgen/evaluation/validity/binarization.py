@@ -5,11 +5,11 @@ the set from one point on its rim, and lies so close to that point that nothing 
 an adversarial example of (features, head); an attack that does not find one as good would not find others.
 
 After `decision_boundary_binarization.py` at f5bb425, with points on the rim from corners (its
-`sample_training_data_from_corners`), tight heads (`rescale_logits="tight"`), and inner points within 0.95 eps.
-Deviations: heads are those of ridge regression, solved in float64, instead of logistic regression (with fewer points
-than features both separate, and one solve does); heads that do not separate are left out, and counted. The logits are
-the features where no others are given: ten classes leave room for few inner points, and then blind search succeeds
-too, so that the test says less.
+`sample_training_data_from_corners`), tight heads (`rescale_logits="tight"`), and inner points within 0.95 eps. These
+should be more than there are features: with fewer, heads are arbitrary between them, and blind search succeeds as well.
+Deviation: heads are those of ridge regression in float64 (the direction of linear
+discriminant analysis) instead of logistic regression; heads that do not separate are left out, and counted. The logits
+are the features where no others are given.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,9 @@ from robustgen.core import Array, Key, LogitsFn, Threat
 from robustgen.evaluation.validity.finding import Finding
 
 INNER, TIGHT, RANDOM_POINTS, PASSED = 0.95, 0.999, 200, 95.0
-RIDGE = 1e-6
+RIDGE = 1e-3
+"""Share of the features' total variance below which a direction is damped. A head that rests on a unit which is dead
+near x and alive on the rim asks for what no gradient tells: with 1e-6, PGD-50x3 broke 57 of 60 of an honest net's."""
 
 
 class Heads(NamedTuple):
@@ -48,26 +50,30 @@ def rim(threat: Threat, x: Array, keys: Key) -> Array:
 
 
 def heads(inner: np.ndarray, outer: np.ndarray) -> Heads:
-    """Of features inner [S, N, F] and outer [N, F]: score -1 at the first, 1 at the second, then moved to be tight."""
-    features = np.concatenate([inner, outer[None]]).astype(np.float64).swapaxes(0, 1)
-    middle = features.mean(1, keepdims=True)
-    size = np.maximum(features.std((1, 2), keepdims=True), 1e-30)
-    scaled = (features - middle) / size
-    target = np.append(-np.ones(len(inner)), 1.0)
-    weight = _ridge(scaled, target - target.mean()) / size[:, 0]
-    scores = np.einsum("nsf,nf->ns", features, weight)
-    highest, point = scores[:, :-1].max(1), scores[:, -1]
-    threshold = highest + TIGHT * (point - highest)
-    return Heads(jnp.asarray(weight, jnp.float32), jnp.asarray(-threshold, jnp.float32), point > highest + 1e-3)
+    """Of features inner [S, N, F] and outer [N, F]: the mean inner point scores 2 less than the one on the rim."""
+    weight, bias, separates = zip(*map(_head, inner.swapaxes(0, 1), outer), strict=True)
+    return Heads(jnp.asarray(np.stack(weight), jnp.float32), jnp.asarray(bias, jnp.float32), np.array(separates))
+
+
+def _head(inner: np.ndarray, outer: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    """Weight [F], bias, and whether it separates, for one example."""
+    features = np.vstack([inner, outer]).astype(np.float64)
+    scaled = features - features.mean(0)
+    direction = _ridge(scaled / max(scaled.std(), 1e-30), np.append(np.zeros(len(inner)), 1.0))
+    scores = scaled @ direction
+    weight, scores = (2 * part / max(scores[-1] - scores[:-1].mean(), 1e-30) for part in (direction, scores))
+    highest, point = scores[:-1].max(), scores[-1]
+    threshold = highest + TIGHT * (point - highest) + features.mean(0) @ weight
+    return weight, -threshold, bool(point > highest + 1e-3)
 
 
 def _ridge(features: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Weights [N, F] of features [N, S, F] for target [S], through the S x S system: S is small, F may not be."""
-    kernel = features @ features.swapaxes(1, 2)
-    slack = RIDGE * np.trace(kernel, axis1=1, axis2=2)[:, None, None] + 1e-30
-    goal = np.broadcast_to(target[:, None], (*kernel.shape[:2], 1))
-    dual = np.linalg.solve(kernel + slack * np.eye(features.shape[1]), goal)
-    return (features.swapaxes(1, 2) @ dual)[..., 0]
+    """Weights [F] of features [S, F] for target [S], by the smaller of the two systems."""
+    count, size = features.shape
+    slack = RIDGE * np.sum(features**2) + 1e-30
+    if count < size:
+        return features.T @ np.linalg.solve(features @ features.T + slack * np.eye(count), target)
+    return np.linalg.solve(features.T @ features + slack * np.eye(size), features.T @ target)
 
 
 def binarized(features_fn: LogitsFn, weight: Array, bias: Array) -> LogitsFn:
