@@ -46,6 +46,18 @@ def test_a_projection_by_hand():
     np.testing.assert_allclose(PROJECT(0.3, x, z)[0], [1.0, 0.7, 0.2], atol=2e-5)
 
 
+def test_features_below_the_level_stay_exactly_where_they_are():
+    """APGD-L1 and L0 distances count them."""
+    draw, eps = np.random.default_rng(0), 1.5
+    x = draw.uniform(-0.3, 1.3, (1280, 24)).clip(0, 1).astype(np.float32)
+    z = np.float32(x + draw.choice([0, 0.1, 0.4, -0.4, -0.1], x.shape) + 0.05 * draw.standard_normal(x.shape))
+    found = np.asarray(PROJECT(eps, x, z))
+    stay = np.array([nearest(*rows, eps) == rows[0] for rows in zip(x, z)])
+    assert stay.mean() > 0.3 and np.mean(found[stay] == x[stay]) > 0.999
+    clear = stay & (np.abs(z - x) < np.max(np.where(stay, np.abs(z - x), 0), 1, keepdims=True) - 1e-4)
+    np.testing.assert_array_equal(found[clear], x[clear])
+
+
 @pytest.mark.parametrize("features", [6, 3072])
 @pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1, 1.0, 12.0, 5000.0])
 def test_project_is_the_nearest_member(eps, features, key):
