@@ -34,7 +34,7 @@ def announcer(num_examples: int) -> tuple[Progress, After]:
 def closing(found: Evaluation, name: str) -> str:
     """The last lines: what was perturbed by how much, what it cost, and the accuracies."""
     columns, n = found.columns, len(found.columns["index"])
-    forwards, backwards = found.spent
+    forwards, backwards = (columns[f"{way}:{name}"].sum() for way in ("forwards", "backwards"))
     clean, robust = (wilson(int(columns[column].sum()), n) for column in ("clean", f"robust:{name}"))
     return (
         f"max perturbation: Linf {columns[f'distance_linf:{name}'].max():.5f}, L2 {columns[f'distance_l2:{name}'].max():.5f}, "
