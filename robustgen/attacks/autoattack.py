@@ -1,9 +1,9 @@
-"""AutoAttack: a parameter-free ensemble of attacks that fail for different reasons. Croce & Hein 2020 (arXiv 2003.01690).
+"""AutoAttack: parameter-free attacks that fail for different reasons. Croce & Hein 2020 (arXiv 2003.01690).
 
     cascade = autoattack.standard(autoattack.LINF, eps=8 / 255)
 
-Parameters are those of the official code at commit a392200. With fewer than 10 classes, where that code fails, there are
-K - 1 targets, and `objectives.dlr`, `targeted_dlr` say what stands in for the logits that they lack. Deviations of each
+Parameters are those of the official code at commit a392200. With fewer than 10 classes, where that code fails, there
+are K - 1 targets, and `objectives.dlr`, `targeted_dlr` say what stands in for the logits that they lack. Deviations of each
 attack: in its file. `robustgen.cascade.evaluate` runs a cascade on a data set.
 """
 

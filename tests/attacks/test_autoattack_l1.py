@@ -72,7 +72,8 @@ def test_square_stays_inside_and_lowers_the_margin(shape):
 
 
 def test_versions_are_the_official_ones():
-    standard, plus, rand = (v(autoattack.L1, eps=EPS) for v in (autoattack.standard, autoattack.plus, autoattack.rand))
+    versions = autoattack.standard, autoattack.plus, autoattack.rand
+    standard, plus, rand = (version(autoattack.L1, eps=EPS) for version in versions)
     counts = [(s.name, s.num_targets, s.num_restarts) for s in standard.searches]
     assert counts == [("apgd-ce", 0, 5), ("apgd-t", 5, 1), ("fab-t", 9, 1), ("square", 0, 1)]
     counts = [(s.name, s.num_targets, s.num_restarts) for s in plus.searches]
