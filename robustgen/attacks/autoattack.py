@@ -3,8 +3,8 @@
     cascade = autoattack.standard(autoattack.LINF, eps=8 / 255)
 
 Parameters are those of the official code at commit a392200. With fewer than 10 classes, where that code fails, there
-are K - 1 targets, and `objectives.dlr`, `targeted_dlr` say what stands in for the logits that they lack. Deviations of each
-attack: in its file. `robustgen.cascade.evaluate` runs a cascade on a data set.
+are K - 1 targets, and `objectives.dlr`, `targeted_dlr` say what stands in for the logits that they lack. Deviations of
+each attack: in its file. `robustgen.cascade.evaluate` runs a cascade on a data set.
 """
 
 import functools

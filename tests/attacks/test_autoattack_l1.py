@@ -86,8 +86,8 @@ def test_versions_are_the_official_ones():
 
 
 def test_the_cascade_breaks_what_can_be_broken_and_stays_inside():
-    """A linear net of two classes: an example falls exactly if the steepest features, moved as far as the box lets, reach
-    the boundary within eps."""
+    """A linear net of two classes: an example falls exactly if the steepest features, moved as far as the box lets,
+    reach the boundary within eps."""
     draw = np.random.default_rng(4)
     x, slope = draw.uniform(0, 1, (48, D)).astype(np.float32), draw.standard_normal(D)
     score = x @ slope.astype(np.float32) - np.float32(0.5 * slope.sum())
