@@ -16,7 +16,7 @@ Default: seeds where a side has several, else mcnemar.
 import pathlib
 import re
 import sys
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import app, flags
 

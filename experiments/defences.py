@@ -34,7 +34,8 @@ stayed under ascent of `undetected_margin` (85.0 under transfer) and 84.0 [80.5,
 predictions; with three bits, 62.2 [57.9, 66.3] % under ascent of the least margin of a shared wrong class.
 """
 
-from typing import Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

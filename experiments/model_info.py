@@ -10,7 +10,8 @@ more than 0.2 points of the examples that the attacks by gradient had left (Auto
 import json
 import pathlib
 import sys
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags

@@ -18,7 +18,8 @@ import logging
 import os
 import pathlib
 import shutil
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

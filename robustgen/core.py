@@ -14,7 +14,8 @@ One idea: a method is a plain function, and the types below say what it takes an
 
 import dataclasses
 import functools
-from typing import Any, Callable, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp

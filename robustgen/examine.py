@@ -1,6 +1,7 @@
 """Is an evaluation of a config to be believed? The checks of `robustgen.validity` on its net, set and attack."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import fiddle as fdl
 

@@ -3,7 +3,8 @@
 import os
 import pathlib
 import tempfile
-from typing import BinaryIO, Callable
+from collections.abc import Callable
+from typing import BinaryIO
 
 
 def write_whole(path: pathlib.Path, write: Callable[[BinaryIO], object]) -> pathlib.Path:

@@ -12,7 +12,8 @@ import math
 import numbers
 import types
 import typing
-from typing import Annotated, Any, Callable, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np

@@ -14,7 +14,8 @@ import pathlib
 import shutil
 import sys
 import time
-from typing import Any, Callable, Iterator, Protocol, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 

@@ -2,7 +2,7 @@
 
 import pathlib
 import time
-from typing import Any, Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np

@@ -1,6 +1,6 @@
 """Both sides of the trade-off, measured on trained nets: the columns of a split, and the curve over radii."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import fiddle as fdl
 import jax

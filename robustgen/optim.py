@@ -3,7 +3,7 @@
 `learning_rate` is a number, a tracer (in a population every member has its own) or a function of the step.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import optax

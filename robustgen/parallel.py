@@ -8,7 +8,8 @@ A step is written once, for the global batch. It takes its rows with `spread.loc
 import contextlib
 import functools
 import os
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -6,7 +6,8 @@ more than the time of one; several devices share the members (`parallel.members`
 """
 
 import itertools
-from typing import Callable, Mapping, NamedTuple, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from robustgen import log
 from robustgen.evaluation import report, results, tables

@@ -4,7 +4,8 @@ A file in `configs/` writes `fdl.Config(recipe, ...)`. Every field is a built ob
 `optimizer` may hold schedules, which are resolved at each traced step.
 """
 
-from typing import Annotated, Callable, Mapping, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Annotated, NamedTuple
 
 import flax.linen as nn
 import optax

@@ -1,7 +1,7 @@
 """AutoAttack on a trained net: the cascade that a config's threat set asks for, and its columns of the test split."""
 
 import pathlib
-from typing import Callable
+from collections.abc import Callable
 
 import fiddle as fdl
 import numpy as np
@@ -10,8 +10,8 @@ from robustgen import config, log, threats
 from robustgen.attacks import autoattack
 from robustgen.attacks.search import Cascade
 from robustgen.cascade import lines
-from robustgen.cascade.whole import Evaluation, evaluate
 from robustgen.cascade.journal import JournalError as JournalError
+from robustgen.cascade.whole import Evaluation, evaluate
 from robustgen.core import Certifier, Net
 from robustgen.data.source import scaled
 from robustgen.evaluation.intervals import wilson

@@ -7,7 +7,8 @@ one as `fdl.Config(ramp, 0.0, 6.0, begin=0.1, length=0.5)`; `config.at_step` and
 
 import dataclasses
 import math
-from typing import Annotated, Callable
+from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
 """From trained nets to the runs of a report: columns of test and train examples, curves, examples, training history."""
 
 import pathlib
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import fiddle as fdl
 import jax

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import jax
-import numpy as np
 
 from robustgen import checkpoint, config, log, train
 from robustgen.config import app, files

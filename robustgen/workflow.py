@@ -6,7 +6,8 @@ never touches the trainer.
 
 import functools
 import pathlib
-from typing import Callable, Mapping, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import fiddle as fdl
 import jax

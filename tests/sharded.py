@@ -7,7 +7,6 @@ import sys
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from robustgen import attacks, losses, optim, parallel, threats, train

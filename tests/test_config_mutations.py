@@ -10,7 +10,8 @@ import pathlib
 import subprocess
 import sys
 import typing
-from typing import Annotated, Any, Iterator
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import pytest
 

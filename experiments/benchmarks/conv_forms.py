@@ -7,7 +7,7 @@ above `FEW_CHANNELS` (robustgen/models/conv.py) input channels, and takes sums a
 """
 
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

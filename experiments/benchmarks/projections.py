@@ -7,7 +7,7 @@ of images a third of whose pixels are black or white.
 """
 
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -9,7 +9,7 @@ The defences are in `robustgen.defences`; nothing here knows them.
 """
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

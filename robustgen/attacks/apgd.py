@@ -6,12 +6,13 @@ point and the gradient stored with it. Two deviations: projection is the exact o
 L2 scales onto the ball and then clips; and no run is continued once its example is broken, which the caller decides.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from robustgen.attacks.objectives import cross_entropy, targeted_dlr
+from robustgen.attacks.objectives import targeted_dlr
 from robustgen.attacks.search import Item, Search, Tried
 from robustgen.attacks.starts import Start
 from robustgen.core import Array, LogitsFn, Objective, Threat

@@ -8,7 +8,8 @@ each attack: in its file. `robustgen.cascade.evaluate` runs a cascade on a data 
 """
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from robustgen.attacks import norms
 from robustgen.attacks.adaptive import expected

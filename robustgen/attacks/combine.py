@@ -1,6 +1,6 @@
 """Attacks made of attacks."""
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp

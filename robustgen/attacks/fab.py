@@ -12,7 +12,8 @@ box is any, and there may be as few as two classes.
 """
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -12,7 +12,8 @@ Unlike the official code, w is scaled to largest entry 1 first: coordinates with
 official L2 and L1 projections return 0 for a net with gradients that small), and no square vanishes.
 """
 
-from typing import Callable, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,7 @@
 """What FAB has to know of a norm: `linf`, `l2`, `l1`. Sizes are over all but the first axis."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """Attacks for any radius, for evaluations and security curves: `(threat, eps) -> Attack`."""
 
-from typing import Callable
+from collections.abc import Callable
 
 from robustgen.attacks.combine import restarts
 from robustgen.attacks.objectives import margin

@@ -5,7 +5,8 @@ rows may be at different steps. `as_attack` makes a plain `Attack` of one; `robu
 """
 
 import math
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,8 @@ The schedule of sizes is the one of AutoAttack: in iterations, not rescaled to t
 """
 
 import math
-from typing import Annotated, Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,8 @@ two stacked rectangles of opposite signs, each falling off from its centre (equa
 
 import functools
 import math
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,18 @@ import numpy as np
 
 from robustgen.attacks.search import Item, Search
 from robustgen.attacks.square import (
-    Memory, Share, coins, corner, image, level, offsets, random_search, sizes, window, words
-)  # fmt: skip
+    Memory,
+    Share,
+    coins,
+    corner,
+    image,
+    level,
+    offsets,
+    random_search,
+    sizes,
+    window,
+    words,
+)
 from robustgen.core import Array
 from robustgen.knobs import Count, NonNegative, checked
 from robustgen.threats.geometry import Clip, clipped, norm_slack, round_down

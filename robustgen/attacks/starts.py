@@ -1,6 +1,7 @@
 """Where an attack starts: `Start = (threat, x, keys [B]) -> x0`, shaped like x."""
 
-from typing import Callable, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import jax
 

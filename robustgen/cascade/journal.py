@@ -10,7 +10,8 @@ import os
 import pathlib
 import struct
 import zlib
-from typing import BinaryIO, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 

@@ -6,7 +6,8 @@ not depend on how many examples there are, or in which order. Several devices ru
 """
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

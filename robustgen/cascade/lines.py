@@ -4,8 +4,8 @@ import time
 
 from robustgen import log
 from robustgen.attacks.search import Search
-from robustgen.cascade.whole import After, Evaluation
 from robustgen.cascade.run import Progress, Stage
+from robustgen.cascade.whole import After, Evaluation
 from robustgen.core import Estimate
 from robustgen.evaluation.intervals import wilson
 

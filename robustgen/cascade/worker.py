@@ -1,6 +1,7 @@
 """Keeps the slots of one compiled search full while there are runs in its queue."""
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np

@@ -1,6 +1,7 @@
 """The last affine segment of a program, so that a specification can be composed with it before bounds are taken."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

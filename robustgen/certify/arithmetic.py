@@ -5,7 +5,8 @@ the result. Bounds are those of real arithmetic, computed in the network's own p
 hold for float32 evaluations up to rounding. A bound that is unknown is infinite or nan, and certifies nothing.
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 

@@ -7,7 +7,7 @@ Status of the arithmetic: the bounds of real arithmetic, evaluated in float32 wi
 precision. Margins are lowered by a little more than the rounding usually seen, which is no proof about rounding.
 """
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp

@@ -9,7 +9,8 @@ Rules are looked up by primitive name in a plain mapping, so a new one is `{**RU
 Whatever does not depend on the perturbed input is computed exactly, by the primitive itself.
 """
 
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

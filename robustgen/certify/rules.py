@@ -4,8 +4,8 @@ To bound a function with a primitive of your own: `bound(fn, interval, rules={**
 """
 
 import math
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Callable, Mapping
 
 import jax
 import jax.numpy as jnp

@@ -11,7 +11,8 @@ Whatever is wrong ends in one line on stderr and exit code 2, before any device 
 import pathlib
 import shlex
 import sys
-from typing import Callable, NamedTuple, NoReturn, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
 
 import fiddle as fdl
 from absl import app as absl_app

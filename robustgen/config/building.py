@@ -1,7 +1,8 @@
 """From a config to what it describes: each node's factory called once, bottom up, whatever shares the node."""
 
 import functools
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import fiddle as fdl
 from fiddle import daglish

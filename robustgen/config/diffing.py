@@ -1,6 +1,7 @@
 """How one config differs from another, in lines for people."""
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from robustgen.config.dumping import Json, join, to_json
 

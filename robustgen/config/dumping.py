@@ -4,7 +4,8 @@ import hashlib
 import importlib
 import json
 import math
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import fiddle as fdl
 import numpy as np

@@ -4,7 +4,8 @@ import collections.abc
 import dataclasses
 import types
 import typing
-from typing import Annotated, Any, Iterator
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import fiddle as fdl
 

@@ -6,7 +6,7 @@ import inspect
 import pathlib
 import sys
 import types
-from typing import Callable
+from collections.abc import Callable
 
 import fiddle as fdl
 

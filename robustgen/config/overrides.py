@@ -3,7 +3,8 @@
 import ast
 import math
 import re
-from typing import Any, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import fiddle as fdl
 

@@ -8,7 +8,8 @@ import pathlib
 import platform
 import shlex
 import subprocess
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import fiddle as fdl
 import jax
@@ -39,7 +40,7 @@ def record(
         "seed": seed,
         "data_hash": data_hash,
         "command": shlex.join(argv),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git": git_state(pathlib.Path(__file__).parent),
         "versions": versions(),
         "device": {

@@ -1,7 +1,8 @@
 """A config as a tree of dotted paths: `loss.attack.step_size`, `widths.0`. Shared nodes have several paths."""
 
 import difflib
-from typing import Any, Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import fiddle as fdl
 from fiddle import daglish

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from absl import logging

@@ -21,7 +21,6 @@ from robustgen.core import Array, Batch, Key
 from robustgen.data.source import Split
 from robustgen.knobs import Count, KnobError, checked
 
-
 _ORDER = 0  # folded into the key first, so that other draws from the same key (augmentation: 1) share no number
 
 

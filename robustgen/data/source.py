@@ -5,7 +5,8 @@ a `sealed` source, so no test example can reach it.
 """
 
 import hashlib
-from typing import Callable, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
 

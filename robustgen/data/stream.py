@@ -1,6 +1,6 @@
 """The training batches of a split on the device, as the `core.Stream` that a training step takes from."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 

@@ -5,13 +5,14 @@ rounding of libjpeg is made where libjpeg makes it (bytes, colours, both passes 
 coefficients), since ties are common and each would tip a block: the bytes are Pillow's (tests/defences/test_jpeg.py).
 """
 
-from typing import Annotated, Callable
+from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustgen.core import Array, Key
+from robustgen.core import Array
 from robustgen.defences.transforms import Transform
 from robustgen.knobs import Range, checked
 

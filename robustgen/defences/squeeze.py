@@ -1,6 +1,7 @@
 """Feature squeezing: fewer bits, medians, and rejecting where they disagree. Xu et al. 2018 (arXiv 1704.01155)."""
 
-from typing import Annotated, Sequence
+from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp

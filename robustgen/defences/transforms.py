@@ -9,7 +9,8 @@ it into a `LogitsFn` by deciding the key. None of these defences is known to wit
 factory names the one that breaks it (`attacks.against`, `attacks.bpda`, `attacks.eot`).
 """
 
-from typing import Callable, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import jax
 

@@ -7,7 +7,8 @@ same shape, so a row depends on neither batch size, order nor neighbours, and th
 
 import functools
 import zlib
-from typing import Callable, Iterator, Mapping, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

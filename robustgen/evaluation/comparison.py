@@ -8,7 +8,8 @@ Two attacks on one net are two sides with the same columns: `robust_to("PGD")` a
 """
 
 import itertools
-from typing import Callable, NamedTuple, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from typing import Sequence
+from collections.abc import Sequence
 
 from robustgen.core import Estimate
 from robustgen.evaluation import metrics

@@ -1,6 +1,7 @@
 """Robust and certified against the radius of the threat set, over one evaluation of many radii in one compile."""
 
-from typing import Callable, Iterator, NamedTuple, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -4,7 +4,7 @@
 nothing was found. The attack finds a point, not the nearest: medians and accuracies are upper bounds of the true ones.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special

@@ -10,7 +10,8 @@ import functools
 import html
 import io
 import re
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 

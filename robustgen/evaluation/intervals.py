@@ -5,7 +5,8 @@ examples would move it; a mean over seeds has a `t_interval`, which says how far
 the other, so reports show both.
 """
 
-from typing import Annotated, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from scipy import special

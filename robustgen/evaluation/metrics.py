@@ -1,7 +1,8 @@
 """Columns to numbers. An `Outcome` says which examples count, `accuracy` turns it into a `Metric`, and every number
 is an `Estimate`: it has an interval and an n."""
 
-from typing import Callable, NamedTuple, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """The look of a report: one page of HTML without scripts or requests, in light and dark, on screen and on A4."""
 
 import html
-from typing import Iterable
+from collections.abc import Iterable
 
 from robustgen.evaluation.tables import Cell, Table
 

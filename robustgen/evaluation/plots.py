@@ -1,7 +1,8 @@
 """The figures of a report, as matplotlib figures outside pyplot's global state; `draw.svg` writes them."""
 
 import itertools
-from typing import TYPE_CHECKING, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 

@@ -5,7 +5,8 @@ import hashlib
 import io
 import json
 import pathlib
-from typing import Any, Iterator, NamedTuple, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 

@@ -1,7 +1,8 @@
 """From folders that were measured to the sides of a comparison."""
 
 import pathlib
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from robustgen.evaluation import metrics, results
 from robustgen.evaluation.columns import Columns, names

@@ -1,6 +1,7 @@
 """Runs to rows: means over seeds with both intervals, the Pareto front, what differs significantly, and a verdict."""
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 

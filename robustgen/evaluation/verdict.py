@@ -1,6 +1,7 @@
 """What a summary says in words: computed from the data, with the numbers, their intervals and their significance."""
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from robustgen.evaluation import metrics
 from robustgen.evaluation.intervals import Difference, holm

@@ -8,7 +8,7 @@ s x s blocks of pixels into channels. Other back ends differentiate `lax.conv_ge
 
 import contextlib
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

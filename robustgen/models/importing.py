@@ -11,7 +11,8 @@ width, channel, kernels HWIO and dense weights [in, out]. Nothing is turned that
 """
 
 import fnmatch
-from typing import Callable, Mapping, NamedTuple, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax

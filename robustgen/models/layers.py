@@ -4,7 +4,8 @@ Parameters are float32. `dtype` is what a layer computes in: "bfloat16", or "flo
 """
 
 import math
-from typing import Annotated, Callable, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax

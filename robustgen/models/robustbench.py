@@ -11,7 +11,7 @@ raw input of a block, and without the last batch norm: refused, as `bn.*` is mis
 without buffers (Hendrycks2019Using: 2 x - 1), need that as `mean`, `std` by hand, since names cannot tell.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import flax.linen as nn
 import numpy as np

@@ -1,6 +1,6 @@
 """Threat sets that are boxes: everything about them is per feature and exact."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

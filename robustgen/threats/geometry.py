@@ -1,6 +1,7 @@
 """What the threat sets share: rounding inward, examples and their norms, boxes."""
 
-from typing import Annotated, Callable
+from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp

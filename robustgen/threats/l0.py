@@ -1,7 +1,7 @@
 """Sparse threats: a bounded number of features or pixels, changed by any amount within a box."""
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

@@ -6,8 +6,15 @@ import jax.numpy as jnp
 from robustgen.core import Array, Key, Threat
 from robustgen.knobs import NonNegative, checked
 from robustgen.threats.geometry import (
-    Clip, ball_bounds, clipped, inner_axes, limits, norm_slack, per_example, round_down
-)  # fmt: skip
+    Clip,
+    ball_bounds,
+    clipped,
+    inner_axes,
+    limits,
+    norm_slack,
+    per_example,
+    round_down,
+)
 from robustgen.threats.selection import crossing
 
 

@@ -6,8 +6,17 @@ import jax.numpy as jnp
 from robustgen.core import Array, Key, Threat
 from robustgen.knobs import NonNegative, checked
 from robustgen.threats.geometry import (
-    Clip, ball_bounds, box_support, clipped, inner_axes, limits, norm_slack, per_example, round_down, unit
-)  # fmt: skip
+    Clip,
+    ball_bounds,
+    box_support,
+    clipped,
+    inner_axes,
+    limits,
+    norm_slack,
+    per_example,
+    round_down,
+    unit,
+)
 
 
 @checked

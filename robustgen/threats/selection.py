@@ -4,7 +4,8 @@ A sort of [250, 784] or [128, 3072] alone costs 23 and 55 ms of CPU time, a whol
 (least of 20 on 2 CPU cores, jax 0.12; `experiments/benchmarks/projections.py`).
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

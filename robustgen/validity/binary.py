@@ -1,7 +1,7 @@
 """Runs an attack on binarized models: see `evaluation.validity.binarization`."""
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp

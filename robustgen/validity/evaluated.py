@@ -1,6 +1,7 @@
 """The attack whose evaluation is in question, at any radius, and the attacks that it is held against."""
 
-from typing import Any, Callable, Mapping, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from robustgen.attacks.apgd import apgd, apgd_targeted
 from robustgen.attacks.combine import worst_of

@@ -1,7 +1,8 @@
 """What is measured of the model alone: outputs, gradients, slopes, noise. Everything on the host, in NumPy."""
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -5,13 +5,13 @@
 """
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustgen.attacks.objectives import cross_entropy, margin
+from robustgen.attacks.objectives import cross_entropy
 from robustgen.attacks.pgd import fgsm
 from robustgen.core import Array, Attack, Key, LogitsFn, Net, Threat
 from robustgen.evaluation.validity import checklist, failures, inputs, outputs

@@ -1,7 +1,8 @@
 """Everything an attack evaluates, seen from the model's side: any `Attack`, whatever it is made of."""
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

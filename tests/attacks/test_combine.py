@@ -1,6 +1,5 @@
 """Attacks made of attacks: more work never hurts, and each example keeps its own best."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

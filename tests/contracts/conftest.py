@@ -10,7 +10,8 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -22,15 +23,13 @@ import pytest
 import robustgen
 from robustgen import attacks, certify, losses, threats
 from robustgen.attacks import norms
-from robustgen.attacks.minimal import MinimalAttack
 from robustgen.attacks.apgd import apgd
 from robustgen.attacks.apgd_l1 import SHRINKING, Phases
+from robustgen.attacks.minimal import MinimalAttack
 from robustgen.attacks.search import Search
 from robustgen.attacks.starts import Start, edge, gaussian
-from robustgen.core import (
-    Array, Attack, Certifier, Forward, Loss, Net, Objective, PyTree, Threat, eval_forward
-)
-from robustgen.data.augment import Augment, flip, none
+from robustgen.core import Array, Attack, Certifier, Forward, Loss, Net, Objective, PyTree, Threat, eval_forward
+from robustgen.data.augment import Augment, none
 from robustgen.defences import Transform, noise
 from robustgen.knobs import Count, CountOrZero, Decay, Fraction, NonNegative, Positive, hints
 from robustgen.schedules import Schedule, ramp

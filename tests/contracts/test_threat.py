@@ -4,10 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from robustgen.spread import example_keys
 import numpy as np
 import pytest
 
+from robustgen.spread import example_keys
 
 SHAPES = [(16, 5), (16, 2, 2, 1)]
 OF_IMAGES = ("box", "l0_pixels")  # not of flat inputs: the sample box is one of images

@@ -3,7 +3,8 @@
 Sizes and projections are over all but the first axis. L0 counts features: a colour pixel counts three times.
 """
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 

@@ -1,6 +1,7 @@
 """What minimal-norm attacks share: their type, the nearest misclassified point so far, annealing."""
 
-from typing import Callable, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp

@@ -3,7 +3,8 @@
 Everywhere, `standing` [N] are those that withstand the evaluated attack, which who is misclassified at x does not.
 """
 
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 

@@ -1,6 +1,7 @@
 """What a check says: a number, the limit it is held against, what it means and what to do about it."""
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 

@@ -3,7 +3,7 @@
 The limits are chosen, there being no source; each says how.
 """
 
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
