@@ -1,6 +1,6 @@
 """Any JAX function as a flat list of primitive equations, and its evaluation under rules of one's own.
 
-This is the one place of robustgen that reads JAX's intermediate representation (jax 0.10 to 0.12):
+This and `calls` are the only places of robustgen that read JAX's intermediate representation (jax 0.10 to 0.12):
 
     program = trace(fn, x)                                     what fn does to x, calls inlined, loops unrolled
     evaluate(program, {program.input: value}, slots, rules)    values may be arrays, intervals, ...
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from robustgen.certify import calls
 from robustgen.core import Array, Interval
 
 Slot = int
@@ -61,15 +62,6 @@ class UnknownPrimitive(LookupError):
         where = f"rules={{**robustgen.certify.RULES, {name!r}: rule}}"
         super().__init__(f"primitive {name!r} {reason}: give one as {where}")
         self.name = name
-
-
-_CALLS = frozenset(
-    """jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
-    custom_vjp_call_jaxpr""".split()
-)
-_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_PRODUCTS = ("dot_general", "conv_general_dilated")
-_HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 
 
 def trace(fn: Callable[[Array], Array], x: Array, whole: Iterable[tuple[str, Callable]] = ()) -> Program:
@@ -159,11 +151,11 @@ class _Builder:
         name = eqn.primitive.name
         if not self.perturbed.intersection(args):
             return self.record(name, eqn, args)
-        if name in _CALLS:
-            known = _recognised(eqn, self.whole)
-            if not known and (product := _only_product(eqn)):
+        if name in calls.CALLS:
+            known = calls.recognised(eqn, self.whole)
+            if not known and (product := calls.only_product(eqn)):
                 return self.record(product.primitive.name, product, args, _apply(eqn.primitive, eqn.params))
-            return self.record(known, eqn, args) if known else self.inline(_body(eqn), args)
+            return self.record(known, eqn, args) if known else self.inline(calls.body(eqn), args)
         if name == "scan":
             return self.unroll(eqn, args)
         if name == "cond":
@@ -174,8 +166,8 @@ class _Builder:
     def record(self, name: str, eqn, args: list[Slot], apply: Callable[..., list[Array]] | None = None) -> list[Slot]:
         perturbed = bool(self.perturbed.intersection(args))
         params = dict(eqn.params)
-        if perturbed and name in _PRODUCTS:
-            params["precision"] = _HIGHEST
+        if perturbed and name in calls.PRODUCTS:
+            params["precision"] = calls.HIGHEST
         outputs = [self.slot(var.aval, perturbed) for var in eqn.outvars]
         plain = _apply(eqn.primitive, params)
         self.equations.append(Equation(name, params, tuple(args), tuple(outputs), apply or plain, plain))
@@ -213,54 +205,9 @@ def _choose(index: Array, *cases: Array) -> Array:
     return result
 
 
-def _body(eqn):
-    return next(eqn.params[key] for key in _BODIES if key in eqn.params)
-
-
 def _apply(primitive, params: Mapping[str, Any]) -> Callable[..., list[Array]]:
     def apply(*args: Array) -> list[Array]:
         results = primitive.bind(*args, **primitive.get_bind_params(dict(params)))
         return list(results) if primitive.multiple_results else [results]
 
     return apply
-
-
-def _recognised(eqn, whole: tuple[tuple[str, Callable], ...]) -> str | None:
-    """The name in `whole` whose function has exactly the body of this call, traced at the same types.
-
-    A name alone would let any function called `silu` pass for silu; equal equations without hidden constants cannot.
-    """
-    if not getattr(_body(eqn), "consts", ()):
-        for name, fn in whole:
-            if eqn.params.get("name") == name and _same_body(eqn, fn):
-                return name
-    return None
-
-
-def _same_body(eqn, fn: Callable) -> bool:
-    avals = (var.aval for var in eqn.invars)
-    try:
-        reference = jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals))
-    except TypeError:  # another number of arguments
-        return False
-    calls = getattr(reference, "jaxpr", reference).eqns
-    return len(calls) == 1 and calls[0].primitive.name in _CALLS and str(_body(calls[0])) == str(_body(eqn))
-
-
-def _only_product(eqn):
-    """The product that a `custom_vjp` call consists of, of its own operands in their order; None for other calls."""
-    if eqn.primitive.name.startswith("custom_vjp"):
-        body = _body(eqn)
-        inner = getattr(body, "jaxpr", body)
-        if len(inner.eqns) == 1 and not inner.constvars:
-            (only,) = inner.eqns
-            exact = only.params.get("precision") == _HIGHEST  # what the call computes, its parameters cannot be changed
-            if only.primitive.name in _PRODUCTS and exact and _passes(inner, only):
-                return only
-    return None
-
-
-def _passes(inner, only) -> bool:
-    """Whether a jaxpr hands its inputs to its only equation, and that one's result back."""
-    pairs = (*zip(inner.invars, only.invars), *zip(inner.outvars, only.outvars))
-    return len(inner.invars) == len(only.invars) and all(a is b for a, b in pairs)

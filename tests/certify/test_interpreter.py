@@ -75,6 +75,17 @@ def test_custom_vjp_of_several_equations_is_inlined():
     assert names(fn) == ["exp", "add"]
 
 
+def test_custom_vjp_that_returns_its_product_twice_is_inlined():
+    @jax.custom_vjp
+    def fn(x, w):
+        product = x @ w
+        return product, product
+
+    fn.defvjp(lambda x, w: (fn(x, w), (x, w)), lambda residuals, g: residuals)
+    w = jnp.array([[1.0, -2.0], [0.5, 0.25], [-1.0, 3.0]])
+    same(bound(lambda x: sum(fn(x, w)), BOX), bound(lambda x: x @ w + x @ w, BOX))
+
+
 def test_the_fast_convolution_of_the_models():
     conv = pytest.importorskip("robustgen.models.conv")
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
