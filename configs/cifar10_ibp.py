@@ -22,6 +22,7 @@ def get_config(*, eps: float = 2 / 255) -> fdl.Config:
     rate = fdl.Config(piecewise, (5e-4, 5e-5, 5e-6), boundaries=(0.75, 0.9))
     config.optimizer = fdl.Config(adam, learning_rate=rate, clip_norm=10.0)
     rising = fdl.Config(ramp, 0.0, eps, begin=0.05, length=0.5)
-    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=rising), kappa=fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5))
+    kappa = fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5)
+    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=rising), kappa=kappa)
     config.evaluation.curve = tuple(k / 2550 for k in (0, 5, 10, 15, 20, 30, 40, 80, 160, 320, 640))
     return config

@@ -18,5 +18,6 @@ def get_config(*, eps: float = 0.3) -> fdl.Config:
     config = mnist_standard.get_config(eps=eps)
     config.training.num_epochs = 40
     rising = fdl.Config(ramp, 0.0, eps, begin=0.05, length=0.5)
-    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=rising), kappa=fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5))
+    kappa = fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5)
+    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=rising), kappa=kappa)
     return config

@@ -2,10 +2,10 @@
 
     python experiments/evaluate.py --config=configs/digits_trades.py --workdir=runs/digits_trades
 
-Takes the `--config.*` that train.py was given; those of `evaluation` may differ. AutoAttack (standard) runs first; other
-attacks of the config are columns beside it. A killed evaluation resumes; --narrow=0.05 attacks no more examples than an
-interval of five points takes. Then the evaluation itself is examined: findings say what looks wrong and what to do
-(--validity=0 leaves it out).
+Takes the `--config.*` that train.py was given; those of `evaluation` may differ. AutoAttack (standard) runs first;
+other attacks of the config are columns beside it. A killed evaluation resumes; --narrow=0.05 attacks no more examples
+than an interval of five points takes. Then the evaluation itself is examined: findings say what looks wrong and what to
+do (--validity=0 leaves it out).
 """
 
 from absl import flags
@@ -19,7 +19,9 @@ from robustgen.publish import publish
 _METHOD = flags.DEFINE_string("method", None, "Name of the method in tables; default: the loss's.")
 _AUTOATTACK = flags.DEFINE_enum("autoattack", "standard", [*robustness.VERSIONS, "off"], "Version of AutoAttack.")
 _CERTIFY = flags.DEFINE_bool("certify_first", True, "AutoAttack skips what the config's first certifier verifies.")
-_NARROW = flags.DEFINE_float("narrow", None, "Attack until the interval is this narrow (0.05: five points).", 0.001, 1.0)
+_NARROW = flags.DEFINE_float(
+    "narrow", None, "Attack until the interval is this narrow (0.05: five points).", 0.001, 1.0
+)
 _VALIDITY = flags.DEFINE_integer(
     "validity", 100, "Test examples that the evaluation itself is checked on: is its attack to be believed? 0: none.", 0
 )

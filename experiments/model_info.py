@@ -3,8 +3,8 @@
     python experiments/model_info.py --workdir=runs/cifar10_trades --title="My Paper" --authors="A. One, B. Two" \\
         --link=https://arxiv.org/abs/0000.00000 --venue="arXiv, Jan 2026"
 
-Reads WORKDIR/report, attacks nothing. The file goes to WORKDIR/report/model_info.json. "unreliable" says that Square broke
-more than 0.2 points of the examples that the attacks by gradient had left (AutoAttack's own flag).
+Reads WORKDIR/report, attacks nothing. The file goes to WORKDIR/report/model_info.json. "unreliable" says that Square
+broke more than 0.2 points of the examples that the attacks by gradient had left (AutoAttack's own flag).
 """
 
 import json
@@ -26,7 +26,9 @@ _AUTHORS = flags.DEFINE_string("authors", "", "Their names, with commas.")
 _LINK = flags.DEFINE_string("link", "", "To the paper.")
 _VENUE = flags.DEFINE_string("venue", "", "Where it appeared.")
 _EXTRA = flags.DEFINE_bool("additional_data", False, "Whether more data than the set's own trained it.")
-_REPORTED = flags.DEFINE_float("reported", None, "Robust accuracy in percent that the paper reports; default: AutoAttack's.")
+_REPORTED = flags.DEFINE_float(
+    "reported", None, "Robust accuracy in percent that the paper reports; default: AutoAttack's."
+)
 _FOOTNOTE = flags.DEFINE_string("footnote", "", "Shown below the leaderboard.")
 
 ATTACK = "AutoAttack"

@@ -46,7 +46,7 @@ class Net:
         return _full_precision(self.apply_fn({"params": self.params, **self.state}, x, train=False))
 
     def train(self, x: Array, key: Key) -> tuple[Array, "Net"]:
-        """Logits [B, K] in training mode (batch statistics, dropout drawn from `key`), and the net that has seen `x`."""
+        """Logits [B, K] in training mode (batch statistics, dropout from `key`), and the net that has seen `x`."""
         mutable = list(self.state)
         logits, state = self.apply_fn(
             {"params": self.params, **self.state}, x, train=True, mutable=mutable, rngs={"dropout": key}

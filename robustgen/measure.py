@@ -73,5 +73,6 @@ def radius(cfg: fdl.Config) -> float:
     threat = cfg.evaluation.threat
     if not isinstance(getattr(threat, "eps", None), (int, float)):
         name = fdl.get_callable(threat).__name__
-        raise config.ConfigError("evaluation.threat", f"needs a radius eps, which attacks scale their steps by; got {name}")
+        reason = f"needs a radius eps, which attacks scale their steps by; got {name}"
+        raise config.ConfigError("evaluation.threat", reason)
     return threat.eps

@@ -29,7 +29,7 @@ _FAMILIES = {threats.linf: autoattack.LINF, threats.l2: autoattack.L2, threats.l
 
 
 def cascade_of(cfg: fdl.Config, version: Version) -> Cascade:
-    """AutoAttack in the threat set that the config measures. Raises `ConfigError` where it has no attacks for that set."""
+    """AutoAttack in the threat set that the config measures. Raises `ConfigError` where it has no attacks for it."""
     threat = cfg.evaluation.threat
     family = _FAMILIES.get(fdl.get_callable(threat))
     if family is None:
@@ -50,10 +50,11 @@ def attack_test_split(
     cascade: Cascade, net: Net, recipe: Recipe, *, journal: pathlib.Path, certifier: Certifier | None = None,
     narrow: float | None = None,
 ) -> Evaluation:  # fmt: skip
-    """The cascade on the first `evaluation.num_examples` of the test split, with progress and the lines that users know.
+    """The cascade on the first `evaluation.num_examples` of the test split, with progress and the lines users know.
 
-    `certifier`: what it verifies is not attacked. `narrow`: goes by slices of 250 examples, and stops once the Wilson interval of the robust accuracy is no wider. What
-    has been attacked then is what a whole evaluation says of these examples.
+    `certifier`: what it verifies is not attacked. `narrow`: goes by slices of 250 examples, and stops once the Wilson
+    interval of the robust accuracy is no wider. What has been attacked then is what a whole evaluation says of these
+    examples.
     """
     x, y = scaled(recipe.data.load("test"), recipe.data.scale)
     count = min(recipe.evaluation.num_examples or len(y), len(y))
@@ -62,8 +63,8 @@ def attack_test_split(
         rows = np.arange(start, min(start + step, count))
         progress, after = lines.announcer(len(rows))
         part = evaluate(
-            cascade, net, x[rows], y[rows], seed=recipe.seed, index=rows, journal=journal.with_stem(f"{journal.stem}_{start}"),
-            certifier=certifier, progress=progress, after=after,
+            cascade, net, x[rows], y[rows], seed=recipe.seed, index=rows, certifier=certifier, progress=progress,
+            after=after, journal=journal.with_stem(f"{journal.stem}_{start}"),
         )  # fmt: skip
         found = part if found is None else _joined(found, part)
         held = found.columns[f"robust:{cascade.name}"]

@@ -86,8 +86,9 @@ def _trace(cfg: fdl.Config, path: str, value: float) -> None:
 
 
 def study_one(
-    plan: Plan, net: Net, method: str, folder: pathlib.Path, more: Columns | None = None, num_examples: int | None = None
-) -> Run:
+    plan: Plan, net: Net, method: str, folder: pathlib.Path, more: Columns | None = None,
+    num_examples: int | None = None,
+) -> Run:  # fmt: skip
     """Measures one net; `folder` is where it was trained, for the history.
 
     `more` are columns of the same test examples that were measured before (a cascade's), `num_examples` how many.

@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/projections.py
 
-CPU milliseconds a call, least of 20. Requests are members with noise of deviation 0.1 added, as an attack step asks for,
-of images a third of whose pixels are black or white.
+CPU milliseconds a call, least of 20. Requests are members with noise of deviation 0.1 added, as an attack step asks
+for, of images a third of whose pixels are black or white.
 """
 
 import time

@@ -1,9 +1,10 @@
 """Auto-PGD: projected ascent with momentum that halves its own step. Croce & Hein 2020 (arXiv 2003.01690), algorithm 1.
 
 As in the official code (`autopgd_base.py`): the first step has no momentum; at the first check the loss of step 1 is
-compared with 0, so that a cross-entropy always counts as risen there; a check that halves the step goes back to the best
-point and the gradient stored with it. Two deviations: projection is the exact one of the threat set, where the official
-L2 scales onto the ball and then clips; and no run is continued once its example is broken, which the caller decides.
+compared with 0, so that a cross-entropy always counts as risen there; a check that halves the step goes back to the
+best point and the gradient stored with it. Two deviations: projection is the exact one of the threat set, where the
+official L2 scales onto the ball and then clips; and no run is continued once its example is broken, which the caller
+decides.
 """
 
 from collections.abc import Callable

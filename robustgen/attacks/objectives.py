@@ -23,9 +23,10 @@ def margin(logits: Array, y: Array) -> Array:
 
 
 def kl(logits: Array, clean_logits: Array) -> Array:
-    """KL(softmax(clean_logits) || softmax(logits)), [B]; clean_logits [B, K]. Zhang et al. 2019 (arXiv 1901.08573), eq. 5.
+    """KL(softmax(clean_logits) || softmax(logits)), [B]; clean_logits [B, K].
 
-    The clean prediction is the reference, as in the official code (`KLDivLoss(log p(x'), p(x))`).
+    Zhang et al. 2019 (arXiv 1901.08573), eq. 5. The clean prediction is the reference, as in the official code
+    (`KLDivLoss(log p(x'), p(x))`).
     """
     log_p, log_q = jax.nn.log_softmax(clean_logits), jax.nn.log_softmax(logits)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)

@@ -1,7 +1,8 @@
 """Attacks taken apart into steps, so that a cascade can give a slot to the next example the moment one is broken.
 
-A `Search` knows nothing of batches: each row of its arrays is an example with a goal, a key and a memory of its own, and
-rows may be at different steps. `as_attack` makes a plain `Attack` of one; `robustgen.cascade` runs many, slot by slot.
+A `Search` knows nothing of batches: each row of its arrays is an example with a goal, a key and a memory of its own,
+and rows may be at different steps. `as_attack` makes a plain `Attack` of one; `robustgen.cascade` runs many, slot by
+slot.
 """
 
 import math
@@ -78,16 +79,18 @@ def runs(search: Search, num_classes: int) -> list[tuple[int, int]]:
 
 
 def targets(clean_logits: Array, y: Array) -> Array:
-    """Classes by rank, [B, K]: y first, then the others from the most to the least likely. Ties go to the lower class."""
+    """Classes by rank, [B, K]: y first, then the others from the most likely down. Ties go to the lower class."""
     clean_logits = vote(clean_logits)
     others = jnp.where(jax.nn.one_hot(y, clean_logits.shape[-1], dtype=bool), jnp.inf, clean_logits)
     return jnp.argsort(-others, axis=-1, stable=True).astype(jnp.int32)
 
 
 def vote(logits: Array) -> Array:
-    """Logits [B, K] of one answer: of several draws of a randomised model, [B, S, K] (`attacks.eot`), the log of the mean
-    softmax; others as they are."""
-    return logits if logits.ndim == 2 else jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(logits.shape[1])
+    """Logits [B, K] of one answer: of several draws of a randomised model, [B, S, K] (`attacks.eot`), the log of the
+    mean softmax; others as they are."""
+    if logits.ndim == 2:
+        return logits
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(logits.shape[1])
 
 
 def run_key(key: Key, rank: Array, restart: Array) -> Key:

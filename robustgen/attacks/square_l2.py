@@ -133,7 +133,8 @@ def halves(
     """
     across = across[:, None, None]
     ends = offsets(shape, first, size)
-    rows, columns = (_ridge(*end, other, max(shape), falloff) for end, (_, other) in zip(ends, reversed(ends)))
+    pairs = zip(ends, reversed(ends), strict=True)
+    rows, columns = (_ridge(*end, other, max(shape), falloff) for end, (_, other) in pairs)
     inside = rows.inside & columns.inside
     low = jnp.maximum(*(jnp.where(split, a.halved, a.whole) for a, split in ((rows, ~across), (columns, across))))
     rise = jnp.where(inside, jnp.where(across, columns.top, rows.top) - low, 0.0)
@@ -174,5 +175,5 @@ def _tiles(moves: Moves, item: Item, shape: tuple[int, ...]) -> Array:
     upright, lying = moves.bumps(square, zero, zero + side, jnp.array([False, True]))
     tiles = jnp.where(draw[..., -1:, None, None], lying, upright) * jnp.where(draw[..., :-1, None, None], 1.0, -1.0)
     whole = tiles.transpose(0, 1, 4, 2, 5, 3).reshape(batch, grid[0] * side, grid[1] * side, channels)
-    ends = (((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((height, width), whole.shape[1:3]))
+    ends = (((n - m) // 2, n - m - (n - m) // 2) for n, m in zip((height, width), whole.shape[1:3], strict=True))
     return jnp.pad(whole, ((0, 0), *ends, (0, 0)))

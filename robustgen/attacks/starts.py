@@ -49,7 +49,7 @@ def random_sign(*, step_size: Positive) -> Start:
 
 @checked
 def edge(direction: Callable[[Key, Array], Array], eps: NonNegative) -> Start:
-    """x + eps * direction(keys [B], x), projected, for random directions of size 1 (`norms.linf.direction`): APGD's start."""
+    """x + eps * direction(keys [B], x), projected: APGD's start. Directions: random, of size 1 (`norms.linf.direction`)."""
     return lambda threat, x, keys: threat.project(x, x + eps * direction(keys, x))
 
 

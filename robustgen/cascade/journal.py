@@ -1,8 +1,8 @@
 """What a cascade has decided so far, appended to a file as it is decided: `kill -9` loses a moment's work and no more.
 
-A record is whole or not there: each carries its length and a checksum, and reading stops at the first that does not hold
-(the one being written when the process died), which is then cut off. The first record says what is being evaluated; the
-journal of anything else is refused.
+A record is whole or not there: each carries its length and a checksum, and reading stops at the first that does not
+hold (the one being written when the process died), which is then cut off. The first record says what is being
+evaluated; the journal of anything else is refused.
 """
 
 import json
@@ -24,8 +24,8 @@ class JournalError(ValueError):
 
 
 class Decision(NamedTuple):
-    """One finished run: attack number `stage`, example `row`, run `number` in its order, `steps` made; where it broke the
-    example, `x_adv`."""
+    """One finished run: attack number `stage`, example `row`, run `number` in its order, `steps` made; where it broke
+    the example, `x_adv`."""
 
     stage: int
     row: int
@@ -83,10 +83,12 @@ def _take_up(file: BinaryIO, path: pathlib.Path, identity: dict, shape: tuple[in
     if first is None:
         _refuse_foreign(file, path, ours)
     elif first != ours:
-        raise JournalError(f"{path} is of another evaluation ({_difference(first, ours)}): name another file or remove it")
+        other = _difference(first, ours)
+        raise JournalError(f"{path} is of another evaluation ({other}): name another file or remove it")
     decisions = []
-    for record, end in records:
+    for record, record_end in records:
         decisions.append(_decode(record, shape))
+        end = record_end
     file.truncate(end)
     file.seek(0, os.SEEK_END)
     if first is None:
@@ -99,7 +101,8 @@ def _refuse_foreign(file: BinaryIO, path: pathlib.Path, ours: bytes) -> None:
     """Raises `JournalError` unless the file is empty, or the beginning of our first record."""
     file.seek(0)
     if not _framed(ours).startswith(file.read()):
-        raise JournalError(f"{path} is no journal of a cascade, or its beginning is damaged: name another file or remove it")
+        damage = "is no journal of a cascade, or its beginning is damaged"
+        raise JournalError(f"{path} {damage}: name another file or remove it")
 
 
 def _difference(theirs: bytes, ours: bytes) -> str:

@@ -1,8 +1,8 @@
 """One compiled step of fixed width: every slot holds a run of its own, at a step of its own, of one attack.
 
-The width never changes, so nothing recompiles as survivors shrink; and since a row's floating-point numbers may depend on
-the width it is computed in (matrix kernels treat their edges apart), never on its place in a multiple of 32, outcomes do
-not depend on how many examples there are, or in which order. Several devices run one such width each.
+The width never changes, so nothing recompiles as survivors shrink; and since a row's floating-point numbers may depend
+on the width it is computed in (matrix kernels treat their edges apart), never on its place in a multiple of 32,
+outcomes do not depend on how many examples there are, or in which order. Several devices run one such width each.
 """
 
 import functools
@@ -64,7 +64,7 @@ def mesh_of(devices: list) -> Mesh:
 
 
 def lanes(search: Search, *, width: int, mesh: Mesh, stride: int) -> Lanes:
-    """`width` slots on every device of `mesh`; `advance` makes up to `stride` steps. Compiled once for equal arguments."""
+    """`width` slots on every device of `mesh`; `advance` makes up to `stride` steps. Equal arguments compile once."""
     return _lanes(search.begin, search.step, search.num_steps, width, mesh, stride)
 
 
@@ -88,10 +88,10 @@ def _lanes(begin: Callable, step: Callable, num_steps: int, width: int, mesh: Me
 
 @functools.lru_cache(maxsize=8)
 def forward(mesh: Mesh) -> Callable[[LogitsFn, Array], Array]:
-    """(net, x [S, ...]) -> logits, S as wide as the slots: in the same width, hence with the same numbers, everywhere."""
+    """(net, x [S, ...]) -> logits, S as wide as the slots: in the same width, so with the same numbers, everywhere."""
     rows, everywhere = PartitionSpec(DATA_AXIS), PartitionSpec()
-    mapped = jax.shard_map(lambda net, x: vote(net(x)), mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
-    return jax.jit(mapped)
+    specs = {"in_specs": (everywhere, rows), "out_specs": rows}
+    return jax.jit(jax.shard_map(lambda net, x: vote(net(x)), mesh=mesh, **specs, check_vma=False))
 
 
 def place(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -25,8 +25,8 @@ def announcer(num_examples: int) -> tuple[Progress, After]:
         bar.update(done, {"robust %": 100 * now.value, "from": 100 * now.lower, "to": 100 * now.upper})
 
     def after(search: Search, stage: Stage, robust: int) -> None:
-        left = wilson(robust, num_examples)
-        log.note(f"robust accuracy after {search.name.upper()}: {percent(left)}  (total {log.clock_time(time.monotonic() - begun)})")
+        left, total = wilson(robust, num_examples), log.clock_time(time.monotonic() - begun)
+        log.note(f"robust accuracy after {search.name.upper()}: {percent(left)}  (total {total})")
 
     return progress, after
 
@@ -36,8 +36,9 @@ def closing(found: Evaluation, name: str) -> str:
     columns, n = found.columns, len(found.columns["index"])
     forwards, backwards = (columns[f"{way}:{name}"].sum() for way in ("forwards", "backwards"))
     clean, robust = (wilson(int(columns[column].sum()), n) for column in ("clean", f"robust:{name}"))
+    linf, l2 = (columns[f"distance_{norm}:{name}"].max() for norm in ("linf", "l2"))
     return (
-        f"max perturbation: Linf {columns[f'distance_linf:{name}'].max():.5f}, L2 {columns[f'distance_l2:{name}'].max():.5f}, "
+        f"max perturbation: Linf {linf:.5f}, L2 {l2:.5f}, "
         f"min {found.x_adv.min():.5f}, max {found.x_adv.max():.5f}; {forwards} forward, {backwards} backward passes\n"
         f"clean accuracy: {percent(clean)}, robust accuracy: {percent(robust)} ({name}, n = {n})"
     )

@@ -1,8 +1,8 @@
 """Which run of which example is next: the bookkeeping of one attack of a cascade, in NumPy, apart from any device.
 
-Every example gets its runs (targets x restarts) in order until one succeeds. What is recorded of a broken example is its
-*first* successful run in that order, whatever finished first on the clock: so a run is only dropped once an earlier one
-has succeeded, and the record depends on neither the number of slots nor where a process was killed.
+Every example gets its runs (targets x restarts) in order until one succeeds. What is recorded of a broken example is
+its *first* successful run in that order, whatever finished first on the clock: so a run is only dropped once an earlier
+one has succeeded, and the record depends on neither the number of slots nor where a process was killed.
 """
 
 from typing import NamedTuple

@@ -24,8 +24,8 @@ Progress = Callable[[str, int, int, int], None]
 
 
 class Machine(NamedTuple):
-    """How it is run. width: slots on each device of `mesh`; stride: steps between two looks of the host, None for what suits
-    the platform; batch_size: examples that are on the devices at a time."""
+    """How it is run. width: slots on each device of `mesh`; stride: steps between two looks of the host, None for what
+    suits the platform; batch_size: examples that are on the devices at a time."""
 
     mesh: jax.sharding.Mesh
     width: int
@@ -34,9 +34,9 @@ class Machine(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What one search did to the examples [N], of which it was given those `standing`. `broken` [N]; `run` [N] number of
-    the first successful run, -1 where none; `steps` [N] evaluations up to it, `last_steps` [N] those within it; `spent`
-    the evaluations really made, those of runs that proved needless included."""
+    """What one search did to the examples [N], of which it was given those `standing`. `broken` [N]; `run` [N] number
+    of the first successful run, -1 where none; `steps` [N] evaluations up to it, `last_steps` [N] those within it;
+    `spent` the evaluations really made, those of runs that proved needless included."""
 
     standing: np.ndarray
     broken: np.ndarray

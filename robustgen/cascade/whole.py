@@ -30,8 +30,8 @@ After = Callable[[Search, Stage, int], None]
 
 
 class Evaluation(NamedTuple):
-    """columns: one row an example (see `evaluate`). x_adv [N, ...]: where it fell, x itself elsewhere. stages: what each
-    search did. spent: (forwards, backwards) really made."""
+    """columns: one row an example (see `evaluate`). x_adv [N, ...]: where it fell, x itself elsewhere. stages: what
+    each search did. spent: (forwards, backwards) really made."""
 
     columns: Columns
     x_adv: np.ndarray
@@ -58,24 +58,26 @@ def evaluate(
     progress: Progress = lambda name, done, total, standing: None,
     after: After = lambda search, stage, robust: None,
 ) -> Evaluation:
-    """Runs `cascade` on x [N, ...] float32, y [N] int: each search on the examples still standing, each run to its first
-    success. `net` is a `Net` or any function x -> logits.
+    """Runs `cascade` on x [N, ...] float32, y [N] int: each search on the examples still standing, each run to its
+    first success. `net` is a `Net` or any function x -> logits.
 
-    Columns [N], with NAME the cascade's: index, label, prediction, confidence, margin, clean; robust:NAME; broken_by:NAME (number of
-    the search; CERTIFIED, WRONG or STANDING); target:NAME (class aimed at, -1 none), restart:NAME, iteration:NAME (the
-    evaluation, from 1, that found it), prediction:NAME, confidence:NAME, margin:NAME at x_adv, distance_linf:NAME, distance_l2:NAME in
-    float64; forwards:NAME, backwards:NAME that runs one after the other would have made.
+    Columns [N], with NAME the cascade's: index, label, prediction, confidence, margin, clean; robust:NAME;
+    broken_by:NAME (number of the search; CERTIFIED, WRONG or STANDING); target:NAME (class aimed at, -1 none),
+    restart:NAME, iteration:NAME (the evaluation, from 1, that found it), prediction:NAME, confidence:NAME, margin:NAME
+    at x_adv, distance_linf:NAME, distance_l2:NAME in float64; forwards:NAME, backwards:NAME that runs one after the
+    other would have made.
 
     Args:
-      index: each example's number in its data set, [N]; with `seed`, what random numbers are folded from. Default 0..N-1.
+      index: each example's number in its data set, [N]; with `seed`, what random numbers are folded from. Default
+        0..N-1.
       certifier: asked first; examples that it verifies are not attacked, the answer being known.
-      screen: a cheaper stand-in that the searches see (the same parameters in bfloat16, say). Every find is confirmed by
-        `net`, so what falls has fallen; what stands has only withstood the stand-in's gradients.
+      screen: a cheaper stand-in that the searches see (the same parameters in bfloat16, say). Every find is confirmed
+        by `net`, so what falls has fallen; what stands has only withstood the stand-in's gradients.
       width: slots on each device. Multiples of 32 only: then outcomes on a CPU do not depend on the place in a batch.
         Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
-      stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient, as
-        XLA runs gradients of most convolutions slowly inside loops there.
+      stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient,
+        as XLA runs gradients of most convolutions slowly inside loops there.
       journal: a file; the same call with it resumes, and `kill -9` loses no more than the runs in the slots.
       after: after(search, stage, robust) is called when a search is through, `robust` counting the examples still held
         right, verified ones included; as the last number that `progress` gets does.
@@ -104,14 +106,22 @@ def evaluate(
     finally:
         notes.close()
     _refuse_outside(cascade, x, x_adv, index)
-    spent = tuple(sum(s.spent * cost for s, cost in zip(stages, costs)) for costs in zip(*map(_cost, cascade.searches)))
+    attacked = {
+        **_record(cascade, data, stages, clean, certified),
+        **_judged(logits_of(machine, net, x_adv), y),
+        **distances(x, x_adv),
+    }
     columns = {
         "index": index, "label": y, **_judged(logits, y), "clean": clean,
-        **{f"{name}:{cascade.name}": column for name, column in _record(cascade, data, stages, clean, certified).items()},
-        **{f"{name}:{cascade.name}": column for name, column in _judged(logits_of(machine, net, x_adv), y).items()},
-        **{f"{name}:{cascade.name}": column for name, column in distances(x, x_adv).items()},
+        **{f"{name}:{cascade.name}": column for name, column in attacked.items()},
     }  # fmt: skip
-    return Evaluation(columns, x_adv, stages, spent)
+    return Evaluation(columns, x_adv, stages, _spent(cascade, stages))
+
+
+def _spent(cascade: Cascade, stages: list[Stage]) -> tuple[int, int]:
+    """(forwards, backwards) of all stages."""
+    prices = zip(*map(_cost, cascade.searches), strict=True)
+    return tuple(sum(s.spent * cost for s, cost in zip(stages, costs, strict=True)) for costs in prices)
 
 
 def _machine(num: int, width: int, batch_size: int | None, stride: int | None, devices: list | None) -> Machine:

@@ -21,7 +21,7 @@ class Decided(NamedTuple):
 
 
 class Models(NamedTuple):
-    """net: what is attacked, and confirms every find. screen: what searches see of it; the net itself, or a cheaper one."""
+    """net: what is attacked, and confirms every find. screen: what searches see; the net itself, or a cheaper one."""
 
     net: LogitsFn
     screen: LogitsFn

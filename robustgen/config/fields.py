@@ -2,6 +2,8 @@
 
 import collections.abc
 import dataclasses
+import functools
+import operator
 import types
 import typing
 from collections.abc import Iterator
@@ -76,7 +78,8 @@ def admits_schedule(annotation: Any) -> bool:
 
 def closed(annotation: Any) -> Any:
     """The members that are data with the ends of their ranges included: what the extremes of a schedule may touch."""
-    return typing.Union[tuple(map(_closed, data_arms(annotation)))] if data_arms(annotation) else Any
+    shut = [*map(_closed, data_arms(annotation))]
+    return functools.reduce(operator.or_, shut) if shut else Any
 
 
 def _closed(arm: Any) -> Any:

@@ -28,8 +28,8 @@ def none() -> Augment:
 def pad_crop(*, pad: Count) -> Augment:
     """Pads with `pad` black pixels on all sides and cuts the original size out at random: a shift by up to `pad`.
 
-    Far from being the bottleneck: with a flip, 27 000 to 210 000 images/s of 32 x 32 x 3 in batches of 128 on 2 CPU cores
-    that had other work to do (jax 0.12, `python tests/data/test_augment.py`).
+    Far from being the bottleneck: with a flip, 27 000 to 210 000 images/s of 32 x 32 x 3 in batches of 128 on 2 CPU
+    cores that had other work to do (jax 0.12, `python tests/data/test_augment.py`).
     """
 
     def crop(image: Array, offset: Array) -> Array:

@@ -11,6 +11,7 @@ from robustgen.data.source import Split
 from robustgen.spread import example_keys
 
 _AUGMENT = 2**31 - 1  # folded into the key of augmentation; permutations fold in their epoch, which stays below
+_AS_THEY_ARE = none()
 
 
 def stream(
@@ -18,7 +19,7 @@ def stream(
     scale: float,
     *,
     batch_size: int,
-    augment: Augment = none(),
+    augment: Augment = _AS_THEY_ARE,
     spread: Callable[[Array], Array] = lambda rows: rows,
 ) -> Stream:
     """Shuffled epochs of `split` in batches of `batch_size`, x = stored * scale, augmented.

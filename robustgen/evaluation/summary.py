@@ -49,8 +49,8 @@ class Comparison(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Everything a table says. `attacks` and `certifiers` are the names in the columns, `gap_attacks` those that training
-    examples were attacked by too; `failed` the runs without columns."""
+    """Everything a table says. `attacks` and `certifiers` are the names in the columns, `gap_attacks` those that
+    training examples were attacked by too; `failed` the runs without columns."""
 
     rows: list[Row]
     clean: list[Comparison]

@@ -76,7 +76,8 @@ def _step_words(step: Step, summary: Summary) -> str:
 
 
 def _alone(row: Row, summary: Summary) -> str:
-    words = f"{row.label}: clean {_interval(row.clean)}, robust {_interval(row.robust)} under {attacked_by(summary.attacks)}"
+    attacked = attacked_by(summary.attacks)
+    words = f"{row.label}: clean {_interval(row.clean)}, robust {_interval(row.robust)} under {attacked}"
     return f"{words}; no other row is more robust." if len(summary.rows) > 1 else f"{words}."
 
 

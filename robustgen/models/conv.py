@@ -106,7 +106,7 @@ def _input_gradient(shape: tuple[int, ...], kernel: Array, padding: Padding, g: 
     if shape[3] <= FEW_CHANNELS:
         return _spread(shape, kernel, padding, g)
     turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-    ends = zip(shape[1:3], g.shape[1:3], kernel.shape, padding)
+    ends = zip(shape[1:3], g.shape[1:3], kernel.shape[:2], padding, strict=True)
     full = tuple((k - 1 - low, n + low - m) for n, m, k, (low, _) in ends)
     return _conv(g, turned, 1, full, _plain)
 
@@ -127,7 +127,7 @@ def _kernel_gradient(x: Array, shape: tuple[int, ...], padding: Padding, g: Arra
     """x correlated with g, channels in the place of examples and examples in the place of channels. Stride 1."""
     if x.shape[3] <= FEW_CHANNELS:
         return _patch_products(x, shape, padding, g)
-    ends = zip(x.shape[1:3], g.shape[1:3], shape, padding)
+    ends = zip(x.shape[1:3], g.shape[1:3], shape[:2], padding, strict=True)
     exact = tuple((low, m + k - 1 - n - low) for n, m, k, (low, _) in ends)
     turned = _conv(jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3)), 1, exact, _plain)
     return jnp.transpose(turned, (1, 2, 0, 3))
@@ -159,8 +159,10 @@ def _blocks_to_channels(x: Array, *, stride: int, padding: Padding, kernel: tupl
     def extent(n: int, k: int, low: int, high: int) -> int:
         return (n + low + high - k) // stride + -(-k // stride)
 
-    height, width = (extent(n, k, *ends) for n, k, ends in zip(x.shape[1:3], kernel, padding))
-    ends = ((low, stride * m - n - low) for n, m, (low, _) in zip(x.shape[1:3], (height, width), padding))
+    seen = zip(x.shape[1:3], kernel[:2], padding, strict=True)
+    height, width = (extent(n, k, *ends) for n, k, ends in seen)
+    kept = zip(x.shape[1:3], (height, width), padding, strict=True)
+    ends = ((low, stride * m - n - low) for n, m, (low, _) in kept)
     x = _pad(x, *ends).reshape(-1, height, stride, width, stride, x.shape[3])
     return jnp.transpose(x, (0, 1, 3, 2, 4, 5)).reshape(-1, height, width, stride**2 * x.shape[5])
 

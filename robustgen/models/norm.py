@@ -15,8 +15,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over the last axis (Ioffe & Szegedy 2015, arXiv 1502.03167), as torch's BatchNorm2d.
 
     Training uses mean and biased variance of the batch, and moves the running ones (collection `batch_stats`), the
-    variance towards the unbiased n / (n - 1) estimate: as torch does and Linen's BatchNorm does not. Evaluation uses the
-    running ones. Statistics are float32; the output has the type of x.
+    variance towards the unbiased n / (n - 1) estimate: as torch does and Linen's BatchNorm does not. Evaluation uses
+    the running ones. Statistics are float32; the output has the type of x.
     """
 
     @nn.compact

@@ -1,7 +1,7 @@
 """Levels and ranks within each example, found without a sort.
 
-A sort of [250, 784] or [128, 3072] alone costs 23 and 55 ms of CPU time, a whole projection onto the L1 ball 2.1 and 1.9
-(least of 20 on 2 CPU cores, jax 0.12; `experiments/benchmarks/projections.py`).
+A sort of [250, 784] or [128, 3072] alone costs 23 and 55 ms of CPU time, a whole projection onto the L1 ball 2.1 and
+1.9 (least of 20 on 2 CPU cores, jax 0.12; `experiments/benchmarks/projections.py`).
 """
 
 from collections.abc import Callable
