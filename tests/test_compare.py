@@ -64,7 +64,8 @@ def test_two_nets_from_the_command_line(folders):
 
 
 @pytest.mark.parametrize(
-    ("flag", "words"), [("--workdirs={0},{0}/none", "run evaluate.py first"), ("--workdirz=a", "Did you mean: workdirs")]
+    ("flag", "words"),
+    [("--workdirs={0},{0}/none", "run evaluate.py first"), ("--workdirz=a", "Did you mean: workdirs")],
 )
 def test_what_cannot_be_compared_is_one_line_and_exit_code_2(folders, flag, words):
     done = call(flag.format(folders[0]))

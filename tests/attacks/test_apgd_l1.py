@@ -176,7 +176,7 @@ def test_points_that_count_are_inside(phases):
     else:
         ends = np.cumsum([0, *(np.array([19, 19, 23]) + 1)])
         assert len(size) == ends[-1] and np.all(tried.inside == (np.arange(len(size)) >= ends[2])[:, None])
-        for radius, begin, end in zip(radii, ends, ends[1:]):
+        for radius, begin, end in zip(radii, ends[:-1], ends[1:], strict=True):
             assert np.all(size[begin:end] <= radius * EPS) and size[begin:end].max() > 0.99 * radius * EPS
 
 

@@ -112,7 +112,7 @@ def test_steps_follow_the_formula():
         before = np.asarray(memory, np.float64)
         memory, tried = step(work, jnp.full(len(X), t), memory)
         broke += [np.asarray(margin(tried.logits, y)) > 0]
-        for i, (z, x) in enumerate(zip(before, np.asarray(X, np.float64))):
+        for i, (z, x) in enumerate(zip(before, np.asarray(X, np.float64), strict=True)):
             value, w = (np.asarray(a, np.float64) for a in lead(jnp.asarray(z, jnp.float32), y[i], target[i]))
             d1, d2 = shift_linf(z, w, value), shift_linf(x, w, value + w @ (x - z))
             a1, a2 = (max(np.abs(d).max(), 1e-8) for d in (d1, d2))

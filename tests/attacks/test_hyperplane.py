@@ -33,7 +33,7 @@ def linf_size(low, high, w, gap):
     """min t, |d| <= t, w d = -gap, low <= d <= high."""
     n = len(w)
     below = np.block([[np.eye(n), -np.ones((n, 1))], [-np.eye(n), -np.ones((n, 1))]])
-    cost, bounds = np.eye(n + 1)[n], [*zip(low, high), (0, None)]
+    cost, bounds = np.eye(n + 1)[n], [*zip(low, high, strict=True), (0, None)]
     return solve(cost, below, np.append(w, 0)[None], -gap, bounds)
 
 
@@ -83,9 +83,9 @@ def whole(low, high, shape):
 def test_shortest_where_the_plane_is_in_reach_and_the_corner_elsewhere(norm, z, w, reach):
     """z on the sides of the box and w = 0 included; `reach` is the gap in percent of what the box allows."""
     z, w = z / 8, np.sign(w) * w**2 / 7
-    allowed = [abs(row @ corner(at, row, sign)) for at, row, sign in zip(z, w, reach)]
+    allowed = [abs(row @ corner(at, row, sign)) for at, row, sign in zip(z, w, reach, strict=True)]
     gap = 0.0125 * reach * np.asarray(allowed)
-    for d, at, row, c in zip(shifts(norm, z, w, gap), z, w, gap):
+    for d, at, row, c in zip(shifts(norm, z, w, gap), z, w, gap, strict=True):
         low, high, turned, need = limits(at, row, c)
         assert np.all((d >= low - 1e-6) & (d <= high + 1e-6))
         if need > turned @ -corner(at, row, c) * 0.999:
@@ -131,9 +131,10 @@ def test_many_features_of_very_different_slopes(norm):
     draw = np.random.default_rng(3)
     z = draw.choice([0, 0.5, 1, 0.2], (2, 2, 300))
     w = draw.standard_normal((2, 300)) * 10.0 ** draw.uniform(-12, 0, (2, 300))
-    gap = 0.6 * np.asarray([[row @ -corner(at, row, 1) for at, row in zip(half, w)] for half in z])
+    gap = 0.6 * np.asarray([[row @ -corner(at, row, 1) for at, row in zip(half, w, strict=True)] for half in z])
     d = shifts(norm, z, w, gap)
     np.testing.assert_allclose(np.sum(w * d, -1), -gap, rtol=1e-5)
     sizes = [norm.size(jnp.asarray(half, jnp.float32)) for half in d]
-    wanted = [[SIZE[norm.name](*limits(*row)) for row in zip(half, w, c)] for half, c in zip(z, gap)]
+    rows = [zip(half, w, c, strict=True) for half, c in zip(z, gap, strict=True)]
+    wanted = [[SIZE[norm.name](*limits(*row)) for row in half] for half in rows]
     np.testing.assert_allclose(sizes, wanted, rtol=1e-4)

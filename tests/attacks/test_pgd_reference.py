@@ -28,7 +28,7 @@ def case(shared):
 
 @pytest.mark.parametrize("num_steps", [20, 40])
 def test_the_same_examples_fall_as_to_torchattacks(num_steps, case, key):
-    """Steps of 2.5 eps / num_steps; with half of that 21 and 23 of the 500 outcomes are others, with twice that 6 and 5."""
+    """Steps of 2.5 eps / num_steps; with half of that 21 and 23 of the 500 outcomes are others, with twice 6 and 5."""
     net, x, y, flags = case
     attack = attacks.pgd(
         threats.linf(EPS), objective=attacks.cross_entropy, step_size=2.5 * EPS / num_steps, num_steps=num_steps,

@@ -250,7 +250,8 @@ def test_a_search_that_leaves_the_set_is_an_error(data):
 
 def test_what_cannot_be_run_is_refused(data):
     x, y = data
-    for knobs, message in (({"width": 33}, "multiple of 32"), ({"batch_size": 0}, "batch_size"), ({"seed": -1}, "seed")):
+    wrong = ({"width": 33}, "multiple of 32"), ({"batch_size": 0}, "batch_size"), ({"seed": -1}, "seed")
+    for knobs, message in wrong:
         with pytest.raises(KnobError, match=message):
             evaluate(CASCADE, net, x, y, **{"seed": 0, **knobs})
     with pytest.raises(KnobError, match="at least one"):

@@ -14,9 +14,9 @@ from robustgen.spread import example_keys
 NORM = {"cw_l2": norms.L2, "ddn": norms.L2, "deepfool": norms.L2, "fmn": norms.L2, "sigma_zero": norms.L0}
 """What each attack minimises, as `Case.build` makes it."""
 STRONG = {
-    "num_steps": 200, "step_size": 1.0, "final_step_size": 0.01, "gamma": 0.05, "final_gamma": 0.001, "overshoot": 0.005,
-    "init_eps": 1.0, "levels": None, "sigma": 0.001, "threshold": 0.3, "threshold_step": 0.01, "confidence": 0.0,
-    "learning_rate": 0.1, "num_searches": 6, "num_checks": 1, "init_c": 0.1,
+    "num_steps": 200, "step_size": 1.0, "final_step_size": 0.01, "gamma": 0.05, "final_gamma": 0.001,
+    "overshoot": 0.005, "init_eps": 1.0, "levels": None, "sigma": 0.001, "threshold": 0.3, "threshold_step": 0.01,
+    "confidence": 0.0, "learning_rate": 0.1, "num_searches": 6, "num_checks": 1, "init_c": 0.1,
 }  # fmt: skip
 """Knobs that let an attack find something near, where it has them."""
 TRACES = []

@@ -11,6 +11,7 @@ from robustgen import attacks, threats
 from robustgen.attacks.search import Cascade, Item, as_attack, runs
 from robustgen.cascade.whole import evaluate
 from robustgen.spread import example_keys
+from robustgen.threats.geometry import per_example
 
 Y = jnp.asarray([0, 1, 2, 0, 1, 2, 0, 1], jnp.int32)
 SETS = {"square_l2": threats.l2, "square_l1": threats.l1, "apgd_l1": threats.l1, "apgd_l1_targeted": threats.l1}
@@ -71,9 +72,8 @@ def test_rows_may_be_at_different_steps(search_case, inputs, net, key):
         points.append(np.asarray(tried.x))
     for i in range(4):
         memory, tried = step(item, jnp.asarray(t), memory)
-        memory = jax.tree.map(
-            lambda new, old: jnp.where(late.reshape(-1, *(1,) * (new.ndim - 1)), old, new) if i == 0 else new, memory, begin
-        )
+        if i == 0:
+            memory = jax.tree.map(lambda new, old: jnp.where(per_example(late, new), old, new), memory, begin)
         t = t + np.where(late & (i == 0), 0, 1).astype(np.int32)
         if i < 3:
             np.testing.assert_allclose(np.asarray(tried.x)[~late], points[i][~late], rtol=0, atol=1e-6)

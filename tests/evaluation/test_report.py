@@ -164,7 +164,8 @@ def test_figures_cut_nothing_off(num_rows):
         figure.draw_without_rendering()
         frame = figure.bbox
         boxes = [legend.get_window_extent() for legend in figure.legends]
-        boxes += [label.get_window_extent() for ax in figure.axes if ax.get_visible() for label in (ax.title, *ax.texts)]
+        shown = [ax for ax in figure.axes if ax.get_visible()]
+        boxes += [label.get_window_extent() for ax in shown for label in (ax.title, *ax.texts)]
         for box in boxes:
             assert box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1
             assert box.y0 >= frame.y0 - 1 and box.y1 <= frame.y1 + 1

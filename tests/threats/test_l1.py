@@ -52,7 +52,7 @@ def test_features_below_the_level_stay_exactly_where_they_are():
     x = draw.uniform(-0.3, 1.3, (1280, 24)).clip(0, 1).astype(np.float32)
     z = np.float32(x + draw.choice([0, 0.1, 0.4, -0.4, -0.1], x.shape) + 0.05 * draw.standard_normal(x.shape))
     found = np.asarray(PROJECT(eps, x, z))
-    stay = np.array([nearest(*rows, eps) == rows[0] for rows in zip(x, z)])
+    stay = np.array([nearest(*rows, eps) == rows[0] for rows in zip(x, z, strict=True)])
     assert stay.mean() > 0.3 and np.mean(found[stay] == x[stay]) > 0.999
     clear = stay & (np.abs(z - x) < np.max(np.where(stay, np.abs(z - x), 0), 1, keepdims=True) - 1e-4)
     np.testing.assert_array_equal(found[clear], x[clear])
