@@ -49,7 +49,10 @@ def random_sign(*, step_size: Positive) -> Start:
 
 @checked
 def edge(direction: Callable[[Key, Array], Array], eps: NonNegative) -> Start:
-    """x + eps * direction(keys [B], x), projected: APGD's start. Directions: random, of size 1 (`norms.linf.direction`)."""
+    """x + eps * direction(keys [B], x), projected: APGD's start.
+
+    The directions are random and of size 1, as those of `norms.linf.direction`.
+    """
     return lambda threat, x, keys: threat.project(x, x + eps * direction(keys, x))
 
 

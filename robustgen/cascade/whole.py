@@ -106,15 +106,10 @@ def evaluate(
     finally:
         notes.close()
     _refuse_outside(cascade, x, x_adv, index)
-    attacked = {
-        **_record(cascade, data, stages, clean, certified),
-        **_judged(logits_of(machine, net, x_adv), y),
-        **distances(x, x_adv),
-    }
-    columns = {
-        "index": index, "label": y, **_judged(logits, y), "clean": clean,
-        **{f"{name}:{cascade.name}": column for name, column in attacked.items()},
-    }  # fmt: skip
+    at_x = {"index": index, "label": y, **_judged(logits, y), "clean": clean}
+    at_x_adv = {**_judged(logits_of(machine, net, x_adv), y), **distances(x, x_adv)}
+    attacked = {**_record(cascade, data, stages, clean, certified), **at_x_adv}
+    columns = at_x | {f"{name}:{cascade.name}": column for name, column in attacked.items()}
     return Evaluation(columns, x_adv, stages, _spent(cascade, stages))
 
 
