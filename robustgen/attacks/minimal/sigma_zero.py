@@ -42,7 +42,8 @@ def sigma_zero(
         width = high - low
 
         def loss(delta: Array) -> tuple[Array, tuple[Array, Array]]:
-            z = jnp.clip(x + width * delta, low, high)  # only rounding is clipped: delta is inside already
+            z = x + width * delta
+            z = z + jax.lax.stop_gradient(jnp.clip(z, low, high) - z)  # rounding alone: on the box, clip cuts gradients
             margins = margin(logits_fn(z), y)
             smooth = jnp.mean(delta**2 / (delta**2 + sigma), tuple(range(1, x.ndim)))
             return jnp.sum(jnp.where(margins <= 0, -margins, 0.0) + smooth), (z, margins)
