@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, required=True)
     parser.add_argument("--n", type=int, default=1000, help="the first n images")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--width", type=int, default=64, help="slots")
+    parser.add_argument("--width", type=int, default=32, help="slots")
     parser.add_argument("--reference", type=pathlib.Path, help="figures of the official code on the same n images")
     parser.add_argument("--core", type=int, help="the core to run on; default: the first")
     args = parser.parse_args()

@@ -12,7 +12,8 @@ their float32 neighbours.
 import functools
 import itertools
 import time
-from typing import Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -84,8 +84,8 @@ def run_search(
                     x_adv[batch[run.row]] = found
             if decided:
                 journal.flush()
-            broken = sum(int(q.broken().sum()) for q in queues)
-            progress(search.name, sum(q.decided() for q in queues), len(rows) * len(order), len(rows) - broken)
+                broken = sum(int(q.broken().sum()) for q in queues)
+                progress(search.name, sum(q.decided() for q in queues), len(rows) * len(order), len(rows) - broken)
         spent += worker.spent
     return _joined(standing, rows, queues, spent)
 

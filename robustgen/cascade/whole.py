@@ -50,7 +50,7 @@ def evaluate(
     index: np.ndarray | None = None,
     certifier: Certifier | None = None,
     screen: LogitsFn | None = None,
-    width: Count = 64,
+    width: Count | None = None,
     batch_size: Count | None = None,
     stride: Count | None = None,
     devices: list | None = None,
@@ -73,8 +73,8 @@ def evaluate(
       certifier: asked first; examples that it verifies are not attacked, the answer being known.
       screen: a cheaper stand-in that the searches see (the same parameters in bfloat16, say). Every find is confirmed
         by `net`, so what falls has fallen; what stands has only withstood the stand-in's gradients.
-      width: slots on each device. Multiples of 32 only: then outcomes on a CPU do not depend on the place in a batch.
-        Another width may round differently, so compare like with like.
+      width: slots on each device; default 32 on a CPU, 256 elsewhere. Multiples of 32 only: then outcomes on a CPU do not
+        depend on the place in a batch. Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
       stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient,
         as XLA runs gradients of most convolutions slowly inside loops there.
@@ -119,12 +119,13 @@ def _spent(cascade: Cascade, stages: list[Stage]) -> tuple[int, int]:
     return tuple(sum(s.spent * cost for s, cost in zip(stages, costs, strict=True)) for costs in prices)
 
 
-def _machine(num: int, width: int, batch_size: int | None, stride: int | None, devices: list | None) -> Machine:
+def _machine(num: int, width: int | None, batch_size: int | None, stride: int | None, devices: list | None) -> Machine:
     if num == 0:
         raise KnobError("x", "must hold at least one example")
+    devices = jax.devices() if devices is None else devices
+    width = width or (32 if devices[0].platform == "cpu" else 256)
     if width % 32:
         raise KnobError("width", f"must be a multiple of 32; got {width}")
-    devices = jax.devices() if devices is None else devices
     return Machine(mesh_of(devices), width, stride, min(batch_size or num, num))
 
 

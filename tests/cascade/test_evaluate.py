@@ -159,7 +159,7 @@ def test_stopped_anywhere_it_resumes_to_the_same(data, base, tmp_path):
     while True:
         try:
             found = evaluate(
-                CASCADE, net, *data, seed=0, journal=tmp_path / "j", progress=stopper(16), batch_size=50
+                CASCADE, net, *data, seed=0, journal=tmp_path / "j", progress=stopper(4), batch_size=50
             )
             break
         except Killed:

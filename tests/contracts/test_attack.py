@@ -36,6 +36,8 @@ def attack(attack_case, threat_case, net):
         pytest.skip("with one channel the same as l0")
     if attack_case.name in OF_THEIR_OWN and threat_case.name != "box":
         pytest.skip("it has a set of its own, of images: what the box of all pixels holds")
+    if threat_case.name in ("l0", "l0_pixels", "l1") and attack_case.name not in ("pgd", "as_attack"):
+        pytest.skip("two attacks are enough for these sets: every pair is a compile")
     radius = threat_case.radius() if "eps" in threat_case.knobs() else 0.0
 
     def run(x, y, key, spoilt=0.0, eps=None, num_classes=3):
