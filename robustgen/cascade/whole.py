@@ -73,8 +73,8 @@ def evaluate(
       certifier: asked first; examples that it verifies are not attacked, the answer being known.
       screen: a cheaper stand-in that the searches see (the same parameters in bfloat16, say). Every find is confirmed
         by `net`, so what falls has fallen; what stands has only withstood the stand-in's gradients.
-      width: slots on each device; default 32 on a CPU, 256 elsewhere. Multiples of 32 only: then outcomes on a CPU do not
-        depend on the place in a batch. Another width may round differently, so compare like with like.
+      width: slots on each device; default 32 on a CPU, 256 elsewhere. Multiples of 32 only: then outcomes on a CPU do
+        not depend on the place in a batch. Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
       stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient,
         as XLA runs gradients of most convolutions slowly inside loops there.
