@@ -119,15 +119,22 @@ def _begin(rule: _Rule, start: Start, step_size: float, item: Item) -> Memory:
     )  # fmt: skip
 
 
-def _step(rule: _Rule, logits_fn: LogitsFn, item: Item, t: Array, memory: Memory, goal: Callable[[Array], Array]):
+def slope(logits_fn: LogitsFn, x: Array, goal: Callable[[Array], Array]) -> tuple[Array, Array, Array]:
+    """Gradient [B, ...] (0 for NaN), loss [B] and logits [B, K] of `goal(logits)` at x, in one pass each way."""
+
     def total(z: Array) -> tuple[Array, tuple[Array, Array]]:
         logits = logits_fn(z)
         loss = goal(logits)
         return jnp.sum(loss), (loss, logits)
 
-    gradient, (loss, logits) = jax.grad(total, has_aux=True)(memory.x)
-    memory = _note(memory, jnp.nan_to_num(gradient), loss, first=t == 0)
-    memory, current, gradient = _check(rule, memory, jnp.nan_to_num(gradient))
+    gradient, (loss, logits) = jax.grad(total, has_aux=True)(x)
+    return jnp.nan_to_num(gradient), loss, logits
+
+
+def _step(rule: _Rule, logits_fn: LogitsFn, item: Item, t: Array, memory: Memory, goal: Callable[[Array], Array]):
+    gradient, loss, logits = slope(logits_fn, memory.x, goal)
+    memory = _note(memory, gradient, loss, first=t == 0)
+    memory, current, gradient = _check(rule, memory, gradient)
     following = _move(rule, item.x, memory, current, gradient, first=t == 0)
     tried = Tried(memory.x, logits, jnp.ones(len(loss), bool))
     return memory._replace(x=following, previous=current), tried

@@ -16,10 +16,10 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robustgen.attacks.apgd import slope
 from robustgen.attacks.objectives import targeted_dlr
 from robustgen.attacks.search import Item, Search, Tried
 from robustgen.attacks.starts import gaussian
@@ -147,13 +147,7 @@ def _begin(rule: _Rule, item: Item) -> Memory:
 
 
 def _step(rule: _Rule, logits_fn: LogitsFn, item: Item, t: Array, memory: Memory, goal: Callable[[Array], Array]):
-    def total(z: Array) -> tuple[Array, tuple[Array, Array]]:
-        logits = logits_fn(z)
-        loss = goal(logits)
-        return jnp.sum(loss), (loss, logits)
-
-    gradient, (loss, logits) = jax.grad(total, has_aux=True)(memory.x)
-    gradient = jnp.nan_to_num(gradient)
+    gradient, loss, logits = slope(logits_fn, memory.x, goal)
     phase, following = _phase(rule, t), _phase(rule, t + 1)
     radii = jnp.asarray(round_down(rule.radii, item.x.dtype))
     tried = Tried(memory.x, logits, phase == len(radii) - 1)

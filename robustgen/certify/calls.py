@@ -1,6 +1,10 @@
-"""What a call in JAX's intermediate representation consists of, beyond its name (jax 0.10 to 0.12)."""
+"""What a call in JAX's intermediate representation consists of, beyond its name (jax 0.10 to 0.12).
+
+Equations and jaxprs are `Any`: their types are internals of JAX.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 
@@ -13,12 +17,12 @@ HIGHEST = (jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def body(eqn):
+def body(eqn: Any) -> Any:
     """The jaxpr that a call runs."""
     return next(eqn.params[key] for key in _BODIES if key in eqn.params)
 
 
-def recognised(eqn, whole: tuple[tuple[str, Callable], ...]) -> str | None:
+def recognised(eqn: Any, whole: tuple[tuple[str, Callable], ...]) -> str | None:
     """The name in `whole` whose function has exactly the body of this call, traced at the same types.
 
     A name alone would let any function called `silu` pass for silu; equal equations without hidden constants cannot.
@@ -40,7 +44,7 @@ def _same_body(eqn, fn: Callable) -> bool:
     return len(found) == 1 and found[0].primitive.name in CALLS and str(body(found[0])) == str(body(eqn))
 
 
-def only_product(eqn):
+def only_product(eqn: Any) -> Any | None:
     """The product that a `custom_vjp` call consists of, of its own operands in their order; None for other calls."""
     if eqn.primitive.name.startswith("custom_vjp"):
         inner = getattr(body(eqn), "jaxpr", body(eqn))
