@@ -90,6 +90,7 @@ class Threat(NamedTuple):
     bounds(x)                (lower, upper), the smallest box around the set
     support(A, x)            max <A, x'> over members x', for A [..., *x.shape] -> [..., B]; exact, or an upper bound
                              where the factory says so: a linear bound concretizes for every norm without asking which
+    is_box                  whether the set is all of its box `bounds`, so that coordinates may be looked at one by one
     """
 
     sample: Callable[[Array, Key], Array]
@@ -97,6 +98,7 @@ class Threat(NamedTuple):
     ascend: Callable[[Array, Array], Array]
     bounds: Callable[[Array], tuple[Array, Array]]
     support: Callable[[Array, Array], Array]
+    is_box: bool = False
 
 
 class Attack(Protocol):

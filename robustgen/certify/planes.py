@@ -19,11 +19,11 @@ Operand = Array | Interval
 class Plane(NamedTuple):
     """sum_i slopes[i] * operand_i + offset, element by element, over the perturbed operands in their order.
 
-    slopes: one array per perturbed operand, of the operand's shape; offset: of the result's shape. For a reduction the
-    products are summed over the reduced axes.
+    slopes: one array per perturbed operand, of the operand's shape, or None for one that the plane does not look at;
+    offset: of the result's shape. For a reduction the products are summed over the reduced axes.
     """
 
-    slopes: tuple[Array, ...]
+    slopes: tuple[Array | None, ...]
     offset: Array
 
 
@@ -57,7 +57,7 @@ def fixed(planes: Planes) -> Relaxed:
 
 def constant(interval: Interval, operands: tuple[Operand, ...]) -> Relaxed:
     """The planes that do not look at the operands: sound for any function, given its interval."""
-    flat = tuple(jnp.zeros_like(o.lower) for o in operands if isinstance(o, Interval))
+    flat = tuple(None for operand in operands if isinstance(operand, Interval))
     return fixed(Planes(Plane(flat, interval.lower), Plane(flat, interval.upper)))
 
 

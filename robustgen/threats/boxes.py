@@ -60,4 +60,5 @@ def _from_bounds(bounds: Callable[[Array], tuple[Array, Array]]) -> Threat:
         ascend=lambda gradient, step: step * jnp.sign(gradient),
         bounds=bounds,
         support=lambda A, x: box_support(A, *bounds(x)),
+        is_box=True,
     )

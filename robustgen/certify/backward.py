@@ -1,0 +1,270 @@
+"""Linear relations carried back through a program: the one pass that CROWN and all its relatives are made of.
+
+    relation = backward(program, {slot: rows}, relaxed planes, exact values)
+
+says of each row that its value is at least `sum coefficients * input + offset` on the set for which the planes hold.
+Coefficients at a slot are an array [P, O, *shape] or `Patches`; (p, o) is a row. Everything here is about one example:
+the engine maps it over a batch.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from robustgen.certify import patches as windows
+from robustgen.certify.affine import is_affine
+from robustgen.certify.convolution import Sliding, sliding, transposed
+from robustgen.certify.interpreter import Equation, Program, Slot
+from robustgen.certify.patches import Patches
+from robustgen.certify.planes import Plane, Planes
+from robustgen.core import Array
+
+Coefficients = Array | Patches
+
+_ELEMENTWISE = frozenset("add add_any sub neg mul div copy copy_p convert_element_type select_n".split())
+_ADDS_CONSTANTS = frozenset("add add_any sub pad concatenate stack select_n".split())
+_REDUCED = frozenset("reduce_max reduce_min".split())
+
+
+class Relation(NamedTuple):
+    """rows >= sum coefficients * input + offset. coefficients is None where no row depends on the input."""
+
+    coefficients: Coefficients | None
+    offset: Array
+
+
+class Sides(NamedTuple):
+    """What is done at a slot beside the planes.
+
+    tilt: added to the rows' coefficients (multipliers of constraints on the slot's value), [*shape] or [P, O, *shape]
+    slack: how far the computed value may be off the function's, [*shape]: taken off every row with its coefficient
+    """
+
+    tilt: Array | None = None
+    slack: Array | None = None
+
+
+def backward(
+    program: Program,
+    start: Mapping[Slot, Coefficients],
+    planes: Mapping[int, Planes],
+    values: Mapping[Slot, Array],
+    sides: Mapping[Slot, Sides] | None = None,
+    *,
+    mirrored: bool,
+) -> Relation:
+    """Lower linear bounds, in the program's input, of the rows that `start` gives in some of its slots.
+
+    planes: by number of equation, for each that is not affine between the input and `start`. values: of the slots that
+    do not depend on the input. mirrored: the rows' negatives are bounded as well and follow them along O; up to the
+    first equation that is not affine both need only one pass.
+    """
+    walk = _Walk(program, dict(start), values, sides or {}, mirrored)
+    for number in reversed(range(len(program.equations))):
+        equation = program.equations[number]
+        if walk.reached(equation):
+            if is_affine(equation, program):
+                walk.affine(equation)
+            else:
+                walk.relaxed(equation, planes[number])
+    return walk.finished()
+
+
+class _Walk:
+    """The coefficients so far, by slot, while equations are passed backwards."""
+
+    def __init__(self, program, start, values, sides, mirrored):
+        self.program, self.coefficients, self.values, self.sides = program, start, values, sides
+        first = next(iter(start.values()))
+        rows = (first.at.shape[0], first.values.shape[1]) if isinstance(first, Patches) else first.shape[:2]
+        dtype = first.values.dtype if isinstance(first, Patches) else first.dtype
+        self.offset, self.mirror_next = jnp.zeros(rows, dtype), mirrored
+
+    def reached(self, equation: Equation) -> bool:
+        return not self.coefficients.keys().isdisjoint(equation.outputs)
+
+    def mirror(self) -> None:
+        """From here on every row is followed, along O, by its negative."""
+        if self.mirror_next:
+            self.coefficients = {slot: _mirrored(c) for slot, c in self.coefficients.items()}
+            self.offset = jnp.concatenate([self.offset, -self.offset], 1)
+            self.mirror_next = False
+
+    def take(self, slot: Slot) -> Coefficients | None:
+        """The coefficients at a slot, with what is to be done there done; they are then to be moved on."""
+        sides = self.sides.get(slot)
+        if sides is not None and slot in self.coefficients:
+            self.mirror()
+            if sides.tilt is not None:
+                whole = self.whole(self.coefficients[slot], slot)
+                self.coefficients[slot] = whole + sides.tilt
+            if sides.slack is not None:
+                self.offset = self.offset - _total(_absolute(self.coefficients[slot]), sides.slack)
+        return self.coefficients.pop(slot, None)
+
+    def add(self, slot: Slot, coefficients: Coefficients) -> None:
+        known = self.coefficients.get(slot)
+        if known is None:
+            self.coefficients[slot] = coefficients
+            return
+        if isinstance(known, Patches) and isinstance(coefficients, Patches):
+            joint = windows.added(known, coefficients)
+            if joint is not None:
+                self.coefficients[slot] = joint
+                return
+        self.coefficients[slot] = self.whole(known, slot) + self.whole(coefficients, slot)
+
+    def whole(self, coefficients: Coefficients, slot: Slot) -> Array:
+        return _whole(coefficients, self.program.shapes[slot].shape)
+
+    def perturbed(self, equation: Equation) -> list[int]:
+        return [i for i, slot in enumerate(equation.inputs) if slot in self.program.perturbed]
+
+    def affine(self, equation: Equation) -> None:
+        coefficients = [self.take(slot) for slot in equation.outputs]
+        moved = self.perturbed(equation)
+        shapes = [self.program.shapes[slot] for slot in equation.inputs]
+        fixed = [None if i in moved else self.values[slot] for i, slot in enumerate(equation.inputs)]
+        zeros = [jnp.zeros(shapes[i].shape, shapes[i].dtype) for i in moved]
+
+        def function(*operands: Array) -> list[Array]:
+            given = dict(zip(moved, operands))
+            return equation.plain(*[given.get(i, value) for i, value in enumerate(fixed)])
+
+        if len(coefficients) == 1:
+            if equation.name in _ADDS_CONSTANTS and (len(moved) < len(shapes) or equation.name == "pad"):
+                self.offset = self.offset + _total(coefficients[0], function(*zeros)[0])
+            if equation.name in _ELEMENTWISE:
+                for i in moved:
+                    slope = _slope(function, zeros, moved.index(i))
+                    self.add(equation.inputs[i], _scaled(coefficients[0], slope))
+                return
+            shape = shapes[moved[0]].shape
+            kernel = fixed[1] if len(fixed) > 1 and moved == [0] else None
+            if isinstance(coefficients[0], Patches) and len(moved) == 1:
+                further = self.windowed(equation, coefficients[0], kernel, shape)
+                if further is not None:
+                    self.add(equation.inputs[moved[0]], further)
+                    return
+            if equation.name == "conv_general_dilated" and kernel is not None:
+                rows = self.whole(coefficients[0], equation.outputs[0])
+                further = transposed(equation, kernel, rows.reshape(-1, *rows.shape[2:]), shape)
+                if further is not None:
+                    self.add(equation.inputs[0], further.reshape(*rows.shape[:2], *shape))
+                    return
+        self.transposed(equation, function, coefficients, moved, zeros)
+
+    def transposed(self, equation, function, coefficients, moved, zeros) -> None:
+        """Any affine equation: its transpose, row by row."""
+        _, pull = jax.vjp(function, *zeros)
+        rows = self.offset.shape
+        whole = []
+        for slot, c in zip(equation.outputs, coefficients):
+            shape = self.program.shapes[slot]
+            whole.append(jnp.zeros((*rows, *shape.shape), shape.dtype) if c is None else self.whole(c, slot))
+        for i, further in zip(moved, jax.vmap(jax.vmap(pull))(whole)):
+            self.add(equation.inputs[i], further)
+
+    def windowed(self, equation, coefficients: Patches, kernel, shape) -> Patches | None:
+        """Patches through a sliding equation or one that only moves unit axes; None where they must become whole."""
+        slides = sliding(equation, kernel, shape)
+        result = self.program.shapes[equation.outputs[0]].shape
+        if slides is not None and slides.axes_out == coefficients.axes and coefficients.window != (0, 0):
+            extent = [(k - 1) * s + n for k, s, n in zip(coefficients.window, slides.stride, slides.size)]
+            size = [shape[axis] for axis in slides.axes_in]
+            if extent[0] * extent[1] >= size[0] * size[1]:
+                return None
+            return windows.through(
+                coefficients,
+                result,
+                slides.linear,
+                slides.size,
+                slides.stride,
+                slides.before,
+                size[2],
+                slides.axes_in,
+            )
+        return None
+
+    def relaxed(self, equation: Equation, planes: Planes) -> None:
+        self.mirror()
+        (coefficients,) = [self.take(slot) for slot in equation.outputs]
+        moved = self.perturbed(equation)
+        spread = equation.name in _REDUCED
+        if spread:
+            coefficients = self.whole(coefficients, equation.outputs[0])
+        self.offset = self.offset + _signed_total(coefficients, planes.lower.offset, planes.upper.offset)
+        for i, low, high in zip(moved, planes.lower.slopes, planes.upper.slopes, strict=True):
+            if low is None:
+                continue
+            operand = coefficients
+            if spread:
+                operand = _spread(coefficients, equation, self.program.shapes[equation.inputs[i]].shape)
+            self.add(equation.inputs[i], _signed(operand, low, high))
+
+    def finished(self) -> Relation:
+        self.mirror()
+        return Relation(self.take(self.program.input), self.offset)
+
+
+def _mirrored(c: Coefficients) -> Coefficients:
+    return _with(c, jnp.concatenate([_of(c), -_of(c)], 1))
+
+
+def _of(c: Coefficients) -> Array:
+    return c.values if isinstance(c, Patches) else c
+
+
+def _with(c: Coefficients, values: Array) -> Coefficients:
+    return dataclasses.replace(c, values=values) if isinstance(c, Patches) else values
+
+
+def _absolute(c: Coefficients) -> Coefficients:
+    return _with(c, jnp.abs(_of(c)))
+
+
+def _whole(c: Coefficients, shape: Sequence[int]) -> Array:
+    return windows.dense(c, shape) if isinstance(c, Patches) else c
+
+
+def _scaled(c: Coefficients, slope: Array) -> Coefficients:
+    return windows.scaled(c, slope) if isinstance(c, Patches) else c * slope
+
+
+def _signed(c: Coefficients, low: Array, high: Array) -> Coefficients:
+    """Coefficients times the slope of the lower plane where they are positive, of the upper one where negative."""
+    if isinstance(c, Patches):
+        low, high = windows.under(c, low), windows.under(c, high)
+    values = _of(c)
+    return _with(c, values * jnp.where(values > 0, low, high))
+
+
+def _signed_total(c: Coefficients, low: Array, high: Array) -> Array:
+    if isinstance(c, Patches):
+        low, high = windows.under(c, low), windows.under(c, high)
+    values = _of(c)
+    axes = tuple(range(2, values.ndim))
+    return jnp.sum(jnp.where(values != 0, values * jnp.where(values > 0, low, high), 0), axes)
+
+
+def _total(c: Coefficients, array: Array) -> Array:
+    if isinstance(c, Patches):
+        return windows.total(c, array)
+    return jnp.sum(jnp.where(c != 0, c * array, 0), tuple(range(2, c.ndim)))
+
+
+def _slope(function, zeros: list[Array], which: int) -> Array:
+    """The factor of one operand in an element-wise affine function."""
+    tangents = [jnp.ones_like(z) if i == which else jnp.zeros_like(z) for i, z in enumerate(zeros)]
+    _, slope = jax.jvp(lambda *operands: function(*operands)[0], tuple(zeros), tuple(tangents))
+    return slope
+
+
+def _spread(c: Array, equation: Equation, shape: Sequence[int]) -> Array:
+    """Coefficients of a reduction's result, repeated for each operand that it reduces."""
+    axes = equation.params["axes"]
+    kept = [1 if i in axes else n for i, n in enumerate(shape)]
+    return jnp.broadcast_to(c.reshape(*c.shape[:2], *kept), (*c.shape[:2], *shape))
