@@ -47,9 +47,23 @@ class Sides(NamedTuple):
     slack: Array | None = None
 
 
+class Front(NamedTuple):
+    """Rows on their way back: coefficients [P, O, ...] by slot, and what they have gathered so far [P, O]."""
+
+    coefficients: Mapping[Slot, Coefficients]
+    offset: Array
+
+
+def front(start: Mapping[Slot, Coefficients]) -> Front:
+    """Rows that have not moved yet."""
+    first = next(iter(start.values()))
+    rows = (first.at.shape[0], first.values.shape[1]) if isinstance(first, Patches) else first.shape[:2]
+    return Front(start, jnp.zeros(rows, _of(first).dtype))
+
+
 def backward(
     program: Program,
-    start: Mapping[Slot, Coefficients],
+    start: Front,
     planes: Mapping[int, Planes],
     values: Mapping[Slot, Array],
     sides: Mapping[Slot, Sides] | None = None,
@@ -62,7 +76,7 @@ def backward(
     do not depend on the input. mirrored: the rows' negatives are bounded as well and follow them along O; up to the
     first equation that is not affine both need only one pass.
     """
-    walk = _Walk(program, dict(start), values, sides or {}, mirrored)
+    walk = _Walk(program, start, values, sides or {}, mirrored)
     for number in reversed(range(len(program.equations))):
         equation = program.equations[number]
         if walk.reached(equation):
@@ -70,18 +84,27 @@ def backward(
                 walk.affine(equation)
             else:
                 walk.relaxed(equation, planes[number])
-    return walk.finished()
+    walk.mirror()
+    return Relation(walk.take(program.input), walk.offset)
+
+
+def affine_part(program: Program, start: Front, values: Mapping[Slot, Array]) -> Front:
+    """The same rows, exactly, in the slots before the last equations that are not affine: no relaxation enters."""
+    walk = _Walk(program, start, values, {}, mirrored=False)
+    for equation in reversed(program.equations):
+        if walk.reached(equation):
+            if not is_affine(equation, program):
+                break
+            walk.affine(equation)
+    return Front(walk.coefficients, walk.offset)
 
 
 class _Walk:
     """The coefficients so far, by slot, while equations are passed backwards."""
 
-    def __init__(self, program, start, values, sides, mirrored):
-        self.program, self.coefficients, self.values, self.sides = program, start, values, sides
-        first = next(iter(start.values()))
-        rows = (first.at.shape[0], first.values.shape[1]) if isinstance(first, Patches) else first.shape[:2]
-        dtype = first.values.dtype if isinstance(first, Patches) else first.dtype
-        self.offset, self.mirror_next = jnp.zeros(rows, dtype), mirrored
+    def __init__(self, program, start: Front, values, sides, mirrored):
+        self.program, self.values, self.sides = program, values, sides
+        self.coefficients, self.offset, self.mirror_next = dict(start.coefficients), start.offset, mirrored
 
     def reached(self, equation: Equation) -> bool:
         return not self.coefficients.keys().isdisjoint(equation.outputs)
@@ -204,10 +227,6 @@ class _Walk:
             if spread:
                 operand = _spread(coefficients, equation, self.program.shapes[equation.inputs[i]].shape)
             self.add(equation.inputs[i], _signed(operand, low, high))
-
-    def finished(self) -> Relation:
-        self.mirror()
-        return Relation(self.take(self.program.input), self.offset)
 
 
 def _mirrored(c: Coefficients) -> Coefficients:

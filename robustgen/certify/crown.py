@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from robustgen.certify import patches as windows
-from robustgen.certify.backward import Relation, backward
+from robustgen.certify.affine import is_affine
+from robustgen.certify.backward import Front, Relation, affine_part, backward, front
 from robustgen.certify.interpreter import Program, Slot
 from robustgen.certify.patches import Patches
-from robustgen.certify.rows import Start, starts
-from robustgen.certify.state import Refine, Region, State, analysed, program_of, region
+from robustgen.certify.rows import chosen, starts
+from robustgen.certify.state import Refine, Region, State, analysed, first_planes, mapped, program_of, region
 from robustgen.core import Array, Interval, LogitsFn, Threat
+from robustgen.knobs import Count
 
 BUDGET = 1 << 30
 """Bytes that the coefficients of one pass may take; more rows than fit are done one lot after the other."""
@@ -44,7 +46,7 @@ def crown_ibp_margins(logits_fn: LogitsFn, x: Array, y: Array, threat: Threat) -
 def margins(program: Program, state: State, at: Region, y: Array) -> Array:
     """Lower bounds [B, K] of logit_y - logit_k from what is known of a batch; 0 at k = y."""
     classes = program.shapes[program.output].shape[0]
-    lower = bounded(program, state, at, lambda label: {program.output: differences(label, classes)}, y, mirrored=False)
+    lower = bounded(program, state, at, lambda label: front({program.output: differences(label, classes)}), y, mirrored=False)
     return with_zero(lower[..., 0], y)
 
 
@@ -69,16 +71,16 @@ def intervals(program: Program, state: State, slot: Slot, at: Region) -> Interva
     return state.values[slot]
 
 
-def every(*, budget: int = BUDGET) -> Refine:
+def every(*, budget: Count = BUDGET) -> Refine:
     """All rows by CROWN, not intersected with interval bounds: the textbook method, and the reference of parity."""
 
     def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
         start = starts(program, slot)
-        lot = _fitting(program, slot, start, at, budget)
+        lot = _fitting(program, slot, at, start.width, start.count, budget)
         numbers = jnp.arange(-(-start.count // lot) * lot).reshape(-1, lot) % start.count
 
         def bounds(group: Array) -> Array:
-            return bounded(program, state, at, lambda _: {slot: start.all(group)}, None, mirrored=True)
+            return bounded(program, state, at, lambda _: front({slot: start.groups(group)}), None, mirrored=True)
 
         found = bounds(numbers[0])[None] if len(numbers) == 1 else jax.lax.map(bounds, numbers)
         lower, upper = jnp.split(jnp.moveaxis(found, 0, 1), 2, -1)  # [B, lots, lot, O]
@@ -87,20 +89,55 @@ def every(*, budget: int = BUDGET) -> Refine:
     return refine
 
 
-def unstable(*, budget: int = BUDGET, lot: int = 64) -> Refine:
+def unstable(*, budget: Count = BUDGET, lot: Count = 64) -> Refine:
     """Only the rows that a relaxation is loose on, found by interval arithmetic; the tighter of both bounds is kept.
 
-    Tighter than the textbook method in each interval, though not in every margin: the slope that CROWN chooses depends
-    on them. The rows are done in lots of fixed size, as many as the example that needs most, in one compiled loop.
+    Each interval is at least as tight as the textbook method's, though not each margin: the slopes that CROWN chooses
+    depend on them. Rows are done in lots of up to `lot`, as many lots as the example needs that needs most, in one
+    compiled loop: nothing recompiles, but nothing differentiates backwards either.
     """
 
     def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
-        return state.values[slot]
+        known, start = state.values[slot], starts(program, slot)
+        size, batch = known.lower[0].size, known.lower.shape[0]
+        rows = _fitting(program, slot, at, 1, min(lot, size), budget)
+        loose = loose_rows(program, state, slot).reshape(batch, size)
+        order = jnp.pad(jnp.argsort(~loose, 1, stable=True), ((0, 0), (0, -size % rows)), mode="edge")
+        known_rows = affine_part(program, front({slot: start.groups(jnp.arange(start.count))}), state.exact())
+        each = jnp.arange(batch)[:, None]
+
+        def step(i: Array, ends: Interval) -> Interval:
+            which = jax.lax.dynamic_slice_in_dim(order, i * rows, rows, 1)
+            found = bounded(program, state, at, lambda mine: chosen(known_rows, start, mine), which, mirrored=True)
+            return Interval(
+                ends.lower.at[each, which].max(found[..., 0]), ends.upper.at[each, which].min(-found[..., 1])
+            )
+
+        lots = -(-jnp.max(jnp.sum(loose, 1)) // rows)
+        flat = Interval(*(end.reshape(batch, size) for end in known))
+        return Interval(*(end.reshape(known.lower.shape) for end in jax.lax.fori_loop(0, lots, step, flat)))
 
     return refine
 
 
-def bounded(program: Program, state: State, at: Region, start: Callable, of: Array | None, *, mirrored: bool) -> Array:
+def loose_rows(program: Program, state: State, slot: Slot) -> Array:
+    """Where [B, *shape] an equation that uses the slot has two different planes over its interval."""
+    loose = jnp.zeros(state.values[slot].lower.shape, bool)
+    for equation in program.equations:
+        if slot in equation.inputs and not is_affine(equation, program):
+            others = {s for s in equation.inputs if s in program.perturbed and s != slot}
+            if others or program.shapes[equation.outputs[0]].shape != program.shapes[slot].shape:
+                return jnp.ones_like(loose)
+            planes = mapped(equation, state.values, first_planes)
+            if isinstance(planes, list) or planes.lower.slopes[0] is None:
+                loose = loose | (jax.tree.leaves(planes)[0] != jax.tree.leaves(planes)[1])
+                continue
+            (low,), (high,) = planes.lower.slopes, planes.upper.slopes
+            loose = loose | (low != high) | (planes.lower.offset != planes.upper.offset)
+    return loose
+
+
+def bounded(program: Program, state: State, at: Region, start: Callable[..., Front], of: Array | None, *, mirrored: bool) -> Array:
     """Lower bounds [B, P, O] of rows over the set; `start(of[b])` makes those of example b, by slot."""
     exact = state.exact()
 
@@ -130,8 +167,8 @@ def _least_in_box(coefficients: Array | Patches, box: Interval) -> Array:
     return jnp.sum(values * jnp.where(values > 0, low, high), tuple(range(2, values.ndim)))
 
 
-def _fitting(program: Program, slot: Slot, start: Start, at: Region, budget: int) -> int:
-    """How many of a start's rows fit into the budget: its largest map, four times over, for both signs."""
+def _fitting(program: Program, slot: Slot, at: Region, width: int, most: int, budget: int) -> int:
+    """How many groups of rows fit into the budget: of the largest map before them, four copies and both signs."""
     largest = max(program.shapes[s].size for s in program.perturbed if s <= slot)
-    row = at.x.shape[0] * largest * start.width * 2 * 4 * at.x.dtype.itemsize
-    return int(min(max(budget // row, 1), start.count))
+    group = at.x.shape[0] * largest * width * 8 * at.x.dtype.itemsize
+    return int(min(max(budget // group, 1), most))

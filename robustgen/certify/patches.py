@@ -51,14 +51,6 @@ def every(shape: Sequence[int], axes: tuple[int, int, int], dtype: jnp.dtype) ->
     return Patches(values, at, (1, 1), (0, 0), (height, width), axes)
 
 
-def some(rows: Array, shape: Sequence[int], axes: tuple[int, int, int], dtype: jnp.dtype) -> Patches:
-    """The rows [P] of the identity, given as positions in the flat array; O = 1."""
-    where = jnp.unravel_index(rows, tuple(shape))
-    at = jnp.stack([where[axes[0]], where[axes[1]]], -1)
-    values = jax.nn.one_hot(where[axes[2]], shape[axes[2]], dtype=dtype)[:, None, None, None, :]
-    return Patches(values, at, (1, 1), (0, 0), tuple(shape[axis] for axis in axes[:2]), axes)
-
-
 def canonical(array: Array, axes: tuple[int, int, int]) -> Array:
     """A map with its unit axes dropped, in the order rows, columns, channels; leading axes are not allowed."""
     others = [axis for axis in range(array.ndim) if axis not in axes]
