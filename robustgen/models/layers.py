@@ -35,6 +35,12 @@ def he_normal_out(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
     return _flat(jax.random.normal, key, shape, dtype) * math.sqrt(2 * shape[-2] / math.prod(shape))
 
 
+def ibp_normal(key: Key, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """N(0, 2 pi / fan_in^2), with which interval bounds are as wide behind a layer and its relu as before them: the
+    start for certified training of all kernels but the last. Shi et al. 2021 (arXiv 2103.17268), section 3.1."""
+    return _flat(jax.random.normal, key, shape, dtype) * math.sqrt(2 * math.pi) / math.prod(shape[:-1])
+
+
 def _flat(draw: Callable[..., Array], key: Key, shape: tuple[int, ...], dtype: jnp.dtype, *limits: float) -> Array:
     """The same numbers as drawn in `shape`, which XLA's CPU compiler takes far longer for.
 

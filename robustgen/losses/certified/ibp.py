@@ -1,19 +1,19 @@
-"""Certified training: losses of bounds instead of attacks."""
+"""Certified training by bounds of the whole set."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 
 from robustgen.attacks.objectives import cross_entropy
 from robustgen.certify import margins_lower
 from robustgen.core import Array, Aux, Batch, Forward, Key, Loss, Net, Threat, train_forward
 from robustgen.knobs import Fraction, checked
+from robustgen.losses.certified.bounds import Bounds, bounded, proved
 from robustgen.losses.standard import accuracy
 
 
 @checked
-def ibp(threat: Threat, *, kappa: Fraction, forward: Forward = train_forward) -> Loss:
+def ibp(
+    threat: Threat, *, kappa: Fraction, bounds: Bounds = margins_lower, forward: Forward = train_forward
+) -> Loss:
     """kappa CE(clean logits) + (1 - kappa) CE(worst logits). Gowal et al. 2018 (arXiv 1810.12715), eq. 13.
 
     The worst logits are those of the interval bounds with the last layer elided: -margin_lower per class, 0 at y. Ramp
@@ -27,19 +27,9 @@ def ibp(threat: Threat, *, kappa: Fraction, forward: Forward = train_forward) ->
 
     def loss(net: Net, batch: Batch, key: Key) -> tuple[Array, Aux]:
         logits, moved = forward(net, batch.x, key)
-        bounded = dataclasses.replace(moved, state=jax.lax.stop_gradient(moved.state))
-        margins = margins_lower(bounded, batch.x, batch.y, threat)
+        margins = bounds(bounded(moved), batch.x, batch.y, threat)
         value = kappa * cross_entropy(logits, batch.y) + (1 - kappa) * cross_entropy(-margins, batch.y)
-        metrics = {
-            "clean_accuracy": accuracy(logits, batch.y),
-            "certified_accuracy": certified_accuracy(margins, batch.y),
-        }
+        metrics = {"clean_accuracy": accuracy(logits, batch.y), "certified_accuracy": proved(margins, batch.y)}
         return jnp.mean(value), Aux(moved.state, metrics)
 
     return loss
-
-
-def certified_accuracy(margins: Array, y: Array) -> Array:
-    """Fraction of examples whose margin to every other class is proved positive; margins [B, K], y [B]."""
-    others = jnp.arange(margins.shape[1]) != y[:, None]
-    return jnp.mean(jnp.all((margins > 0) | ~others, 1), dtype=jnp.float32)
