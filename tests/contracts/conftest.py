@@ -83,11 +83,13 @@ def samples(threat: Threat) -> dict[Any, Any]:
     pgd = functools.partial(attacks.pgd, threat, step_size=0.03, num_steps=3, judge=attacks.margin)
     certifier = certify.ibp(threat)
     start = edge(norms.linf.direction, 0.1)
+    plain = losses.standard(forward=eval_forward)
     search = apgd(threat, eps=0.1, start=start, objective=attacks.margin, name="apgd", num_steps=3, num_restarts=1)
     return {
         "trades.attack": pgd(objective=attacks.kl, start=gaussian(scale=0.001), judge=None),
         "against.attack": pgd(objective=attacks.expected(attacks.margin), judge=attacks.expected(attacks.margin)),
         "targeted.attack": pgd(objective=attacks.targeted_margin, judge=attacks.targeted_margin),
+        "l1.loss": plain, "l1.weight": 0.0, "balanced.loss": plain, "balanced.weight": 0.0,
         "surrogate": bumps, "choose": attacks.most_likely, "transform": lambda x, keys: x,
         "quality": 50, "bits": 3, "min_size": 3, "out_size": 4, Transform: noise(sigma=0.1),
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
