@@ -37,7 +37,8 @@ def test_all_of_100_000_votes_give_the_radius_that_papers_report():
 
 def test_certify_chooses_by_selection_alone_and_abstains_below_one_half():
     drawn = plan(sigma=0.5, num_selection=10, num_samples=1000)
-    votes = Votes(np.asarray([[9, 1, 0], [1, 9, 0], [5, 5, 0]]), np.asarray([[900, 100, 0], [900, 100, 0], [400, 600, 0]]))
+    estimation = np.asarray([[900, 100, 0], [900, 100, 0], [400, 600, 0]])
+    votes = Votes(np.asarray([[9, 1, 0], [1, 9, 0], [5, 5, 0]]), estimation)
     found = certify(votes, drawn, alpha=0.001)
     p = stats.beta.ppf(0.001, 900, 101)
     np.testing.assert_array_equal(found.prediction, [0, ABSTAIN, ABSTAIN])  # the third is a tie: class 0, judged at 0.4

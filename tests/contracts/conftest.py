@@ -90,6 +90,7 @@ def samples(threat: Threat) -> dict[Any, Any]:
         "against.attack": pgd(objective=attacks.expected(attacks.margin), judge=attacks.expected(attacks.margin)),
         "targeted.attack": pgd(objective=attacks.targeted_margin, judge=attacks.targeted_margin),
         "l1.loss": plain, "l1.weight": 0.0, "balanced.loss": plain, "balanced.weight": 0.0,
+        **{f"{name}.sigma": 0.0 for name in ("gaussian", "smoothadv", "macer", "consistency")}, "consistency.eta": 0.0,
         "surrogate": bumps, "choose": attacks.most_likely, "transform": lambda x, keys: x,
         "quality": 50, "bits": 3, "min_size": 3, "out_size": 4, Transform: noise(sigma=0.1),
         "attacks": (pgd(objective=attacks.margin), pgd(objective=attacks.cross_entropy)),
