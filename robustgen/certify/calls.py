@@ -22,15 +22,15 @@ def body(eqn: Any) -> Any:
     return next(eqn.params[key] for key in _BODIES if key in eqn.params)
 
 
-def recognised(eqn: Any, whole: tuple[tuple[str, Callable], ...]) -> str | None:
-    """The name in `whole` whose function has exactly the body of this call, traced at the same types.
+def recognised(eqn: Any, whole: tuple[tuple[str, Callable], ...]) -> tuple[str, Callable] | None:
+    """The entry of `whole` whose function has exactly the body of this call, traced at the same types.
 
     A name alone would let any function called `silu` pass for silu; equal equations without hidden constants cannot.
     """
     if not getattr(body(eqn), "consts", ()):
         for name, fn in whole:
             if eqn.params.get("name") == name and _same_body(eqn, fn):
-                return name
+                return name, fn
     return None
 
 
@@ -38,7 +38,7 @@ def _same_body(eqn, fn: Callable) -> bool:
     avals = (var.aval for var in eqn.invars)
     try:
         reference = jax.make_jaxpr(fn)(*(jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in avals))
-    except TypeError:  # another number of arguments
+    except (TypeError, ValueError):  # another number of arguments, or no such axis
         return False
     found = getattr(reference, "jaxpr", reference).eqns
     return len(found) == 1 and found[0].primitive.name in CALLS and str(body(found[0])) == str(body(eqn))

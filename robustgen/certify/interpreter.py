@@ -9,13 +9,17 @@ Rules are looked up by primitive name in a plain mapping, so a new one is `{**RU
 Whatever does not depend on the perturbed input is computed exactly, by the primitive itself.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from robustgen.certify import calls
+from robustgen.certify.patterns import Pattern, occurrences
 from robustgen.core import Array, Interval
 
 Slot = int
@@ -64,20 +68,35 @@ class UnknownPrimitive(LookupError):
         self.name = name
 
 
-def trace(fn: Callable[[Array], Array], x: Array, whole: Iterable[tuple[str, Callable]] = ()) -> Program:
+Rewrite = Callable[[Mapping[str, Any], Sequence[jax.ShapeDtypeStruct], Sequence[bool]], Callable | None]
+"""`rewrite(params, shapes of the operands, which are perturbed) -> function of the operands to trace in the equation's
+place`, or None to leave it."""
+
+
+def trace(
+    fn: Callable[[Array], Array],
+    x: Array,
+    whole: Iterable[tuple[str, Callable]] = (),
+    rewrites: Mapping[str, Rewrite] = MappingProxyType({}),
+) -> Program:
     """The program of `fn` at the shape and dtype of `x` (an array or a `ShapeDtypeStruct`).
 
     Matrix products and convolutions of perturbed values are traced at the highest precision, so that TF32 and bfloat16
-    passes never enter a bound. A call that is, equation for equation, one of the functions in `whole` is kept as a
-    single equation of that name. Raises `TypeError` unless `fn` returns one array.
+    passes never enter a bound. What is, equation for equation, one of the functions in `whole` becomes a single
+    equation of that name, with the keywords of its `functools.partial` for parameters, be it a call or written out.
+    Then equations named in `rewrites` are replaced. Raises `TypeError` unless `fn` returns one array.
     """
     with jax.default_matmul_precision("highest"):
         jaxpr, shape = jax.make_jaxpr(fn, return_shape=True)(x)
-    if not isinstance(shape, jax.ShapeDtypeStruct):
-        raise TypeError(f"the bounded function must return one array; it returned {jax.tree.structure(shape)}")
-    builder = _Builder(tuple(whole))
-    start = builder.slot(x, perturbed=True)
-    (output,) = builder.inline(jaxpr, [start])
+        if not isinstance(shape, jax.ShapeDtypeStruct):
+            raise TypeError(f"the bounded function must return one array; it returned {jax.tree.structure(shape)}")
+        builder = _Builder(tuple(whole))
+        start = builder.slot(x, perturbed=True)
+        (output,) = builder.inline(jaxpr, [start])
+        builder.fuse()
+        while names := builder.rewritten(rewrites):
+            output = names.get(output, output)
+            builder.fuse()
     return Program(
         start, output, builder.constants, tuple(builder.equations), frozenset(builder.perturbed), builder.shapes
     )
@@ -152,10 +171,13 @@ class _Builder:
         if not self.perturbed.intersection(args):
             return self.record(name, eqn, args)
         if name in calls.CALLS:
-            known = calls.recognised(eqn, self.whole)
-            if not known and (product := calls.only_product(eqn)):
+            if known := calls.recognised(eqn, self.whole):
+                self.record(known[0], eqn, args)
+                self.equations[-1] = self.equations[-1]._replace(params=_keywords(known[1]))
+                return list(self.equations[-1].outputs)
+            if product := calls.only_product(eqn):
                 return self.record(product.primitive.name, product, args, _apply(eqn.primitive, eqn.params))
-            return self.record(known, eqn, args) if known else self.inline(calls.body(eqn), args)
+            return self.inline(calls.body(eqn), args)
         if name == "scan":
             return self.unroll(eqn, args)
         if name == "cond":
@@ -172,6 +194,39 @@ class _Builder:
         plain = _apply(eqn.primitive, params)
         self.equations.append(Equation(name, params, tuple(args), tuple(outputs), apply or plain, plain))
         return outputs
+
+    def fuse(self) -> None:
+        """Puts one equation in the place of each function in `whole` that JAX wrote out."""
+        present = {equation.name for equation in self.equations}
+        for name, fn in self.whole:
+            if _primitives(fn) <= present:
+                pattern = functools.partial(_pattern, fn, jax.config.jax_enable_x64)
+                for found in occurrences(pattern, self.equations, self.constants, self.perturbed, self.shapes):
+                    self.equations[found.root] = self.equations[found.root]._replace(
+                        name=name,
+                        params=_keywords(fn),
+                        inputs=found.arguments,
+                        apply=lambda *args, fn=fn: [fn(*args)],
+                        plain=lambda *args, fn=fn: [fn(*args)],
+                    )
+
+    def rewritten(self, rewrites: Mapping[str, Rewrite]) -> dict[Slot, Slot]:
+        """Replaces the equations that `rewrites` takes apart; returns the new slots of their results."""
+        equations, self.equations, names = self.equations, [], {}
+        for equation in equations:
+            inputs = tuple(names.get(slot, slot) for slot in equation.inputs)
+            moved = [slot in self.perturbed for slot in inputs]
+            shapes = [self.shapes[slot] for slot in inputs]
+            fn = (
+                rewrites[equation.name](equation.params, shapes, moved)
+                if equation.name in rewrites and any(moved)
+                else None
+            )
+            if fn is None:
+                self.equations.append(equation._replace(inputs=inputs))
+            else:
+                names.update(zip(equation.outputs, self.inline(jax.make_jaxpr(fn)(*shapes), inputs), strict=True))
+        return names
 
     def call(self, fn: Callable, *args: Slot) -> Slot:
         """Adds what a function of one result does to the values in `args`; returns its slot."""
@@ -195,6 +250,35 @@ class _Builder:
             steps.append(ys)
         ordered = zip(*(steps[::-1] if eqn.params["reverse"] else steps), strict=True)
         return [*carry, *(self.call(lambda *rows: jnp.stack(rows), *column) for column in ordered)]
+
+
+def _keywords(fn: Callable) -> Mapping[str, Any]:
+    """The parameters of an equation that stands for a function."""
+    return fn.keywords if isinstance(fn, functools.partial) else {}
+
+
+@functools.cache
+def _pattern(fn: Callable, x64: bool, shape: tuple[int, ...], dtype: Any) -> Pattern | None:
+    """The equations of `fn` of a perturbed array and of any exact scalars that it takes; None if it does not apply."""
+    given = inspect.signature(fn).parameters.values()
+    number = sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in given)
+    shapes = [jax.ShapeDtypeStruct(shape, dtype), *[jax.ShapeDtypeStruct((), dtype)] * (number - 1)]
+    try:
+        jaxpr = jax.make_jaxpr(fn)(*shapes)
+    except (TypeError, ValueError, IndexError):
+        return None
+    builder = _Builder(())
+    inputs = tuple(builder.slot(s, perturbed=not i) for i, s in enumerate(shapes))
+    (output,) = builder.inline(jaxpr, inputs)
+    program = Program(inputs[0], output, builder.constants, tuple(builder.equations), frozenset(), builder.shapes)
+    return Pattern(inputs, output, needed(program, inputs, [output]), builder.constants)
+
+
+@functools.cache
+def _primitives(fn: Callable) -> frozenset[str]:
+    """The names of the primitives that `fn` is made of, to pass over what cannot be found."""
+    pattern = _pattern(fn, jax.config.jax_enable_x64, (2, 2, 2, 2), jnp.dtype(jnp.float32))
+    return frozenset(equation.name for equation in pattern.equations) if pattern else frozenset()
 
 
 def _choose(index: Array, *cases: Array) -> Array:
