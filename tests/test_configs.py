@@ -20,6 +20,7 @@ from robustgen.schedules import Schedule
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 IMAGES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+SMOOTHING = ("gaussian", "smoothadv", "macer", "consistency")  # methods that one script trains and certifies
 INTERVAL = re.compile(r"\d+(\.\d+)?(\*\*)? ?\[\d+(\.\d+)?, \d+(\.\d+)?\]")
 
 
@@ -55,7 +56,7 @@ def docstring(name) -> str:
 
 
 def method_in(name: str) -> str:
-    return next(method for method in ("standard", "pgd_at", "trades", "ibp") if name.endswith(method))
+    return next(method for method in ("standard", "pgd_at", "trades", "ibp", *SMOOTHING) if name.endswith(method))
 
 
 def at(value, step, num_steps):
@@ -78,16 +79,18 @@ def test_loss_and_optimizer_can_be_built_at_every_step(cfg, step):
     assert callable(config.build(cfg.optimizer, num_steps=1000).update)
 
 
-def test_training_ends_at_the_radius_that_is_evaluated(cfg):
-    """And attacks it with steps of a quarter of the radius."""
+def test_training_ends_at_the_radius_that_is_evaluated(name, cfg):
+    """And attacks it with steps of a quarter of the radius, or as the paper has it."""
     eps = cfg.evaluation.threat.eps
     assert np.isclose(cfg.evaluation.curve, eps).any()
     fields = {field.path: field.value for field in tree.walk(cfg.loss)}
     radii = [value for path, value in fields.items() if path.endswith("threat.eps")]
-    assert len(radii) == (fdl.get_callable(cfg.loss).__name__ != "standard")
+    assert len(radii) == (method_in(name) not in ("standard", "gaussian", "macer", "consistency"))
     for value in radii:
         assert at(value, 999, 1000) == pytest.approx(eps) and 0 <= at(value, 0, 1000) <= eps
-    if "attack.step_size" in fields:
+    if method_in(name) == "smoothadv":
+        assert at(fields["attack.step_size"], 999, 1000) == pytest.approx(2 * eps / fields["attack.num_steps"])
+    elif "attack.step_size" in fields:
         assert at(fields["attack.step_size"], 999, 1000) == pytest.approx(eps / 4)
         assert fields["attack.num_steps"] == 10
 
@@ -104,7 +107,8 @@ def test_trades_attacks_the_divergence_from_the_published_start(cfg):
 def test_docstring_has_its_own_commands(name, docstring):
     where = f"--config=configs/{name}.py --workdir=runs/{name}"
     lines = [line.strip() for line in docstring.splitlines() if line.strip().startswith("python")]
-    assert lines == [f"python experiments/{script}.py {where}" for script in ("train", "evaluate")]
+    scripts = ("smoothing",) if method_in(name) in SMOOTHING else ("train", "evaluate")
+    assert lines == [f"python experiments/{script}.py {where}" for script in scripts]
 
 
 def test_docstring_has_a_result_with_interval_and_n_or_says_there_is_none(docstring):
