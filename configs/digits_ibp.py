@@ -23,6 +23,15 @@ def get_config() -> fdl.Config:
     config = digits_standard.get_config()
     config.training.num_epochs = 100
     config.optimizer.learning_rate = fdl.Config(piecewise, (4e-3, 4e-4, 4e-5), boundaries=(0.7, 0.88))
-    eps = fdl.Config(ramp, 0.0, 0.1, begin=0.1, length=0.5)
-    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=eps), kappa=fdl.Config(ramp, 1.0, 0.5, begin=0.1, length=0.5))
+    config.loss = fdl.Config(ibp, rising(config), kappa=ramped(1.0, 0.5))
     return config
+
+
+def ramped(start: float, end: float) -> fdl.Config:
+    """From `start` to `end` over the half of training in which the radius rises."""
+    return fdl.Config(ramp, start, end, begin=0.1, length=0.5)
+
+
+def rising(config: fdl.Config) -> fdl.Config:
+    """The threat of training: its radius ramps to that of the evaluation."""
+    return fdl.Config(linf, eps=ramped(0.0, config.evaluation.threat.eps))

@@ -3,6 +3,7 @@
     python experiments/train.py --config=configs/mnist_ibp.py --workdir=runs/mnist_ibp
     python experiments/evaluate.py --config=configs/mnist_ibp.py --workdir=runs/mnist_ibp
 
+--config=configs/mnist_ibp.py:0.1 is eps 0.1.
 The full length has not been run yet.
 """
 
@@ -14,10 +15,18 @@ from robustgen.schedules import ramp
 from robustgen.threats import linf
 
 
-def get_config(*, eps: float = 0.3) -> fdl.Config:
-    config = mnist_standard.get_config(eps=eps)
+def get_config(eps: float | str = 0.3) -> fdl.Config:
+    config = mnist_standard.get_config(eps=float(eps))
     config.training.num_epochs = 40
-    rising = fdl.Config(ramp, 0.0, eps, begin=0.05, length=0.5)
-    kappa = fdl.Config(ramp, 1.0, 0.5, begin=0.05, length=0.5)
-    config.loss = fdl.Config(ibp, fdl.Config(linf, eps=rising), kappa=kappa)
+    config.loss = fdl.Config(ibp, rising(config), kappa=ramped(1.0, 0.5))
     return config
+
+
+def ramped(start: float, end: float) -> fdl.Config:
+    """From `start` to `end` over the half of training in which the radius rises."""
+    return fdl.Config(ramp, start, end, begin=0.05, length=0.5)
+
+
+def rising(config: fdl.Config, start: float = 0.0) -> fdl.Config:
+    """The threat of training: its radius ramps to that of the evaluation."""
+    return fdl.Config(linf, eps=ramped(start, config.evaluation.threat.eps))

@@ -28,9 +28,13 @@ _HISTORY = {
 
 
 def method_of(cfg: fdl.Config) -> str:
-    """The method's name in tables: that of the loss, in capitals where it is short enough to be an acronym."""
-    name = fdl.get_callable(cfg.loss).__name__.replace("_", "-")
-    return name.upper() if len(name) < 7 else name
+    """The method's name in tables: that of the loss, the innermost of those that wrap one, in capitals where it is
+    short enough to be an acronym."""
+    loss = cfg.loss
+    while isinstance(getattr(loss, "loss", None), fdl.Config):
+        loss = loss.loss
+    name = fdl.get_callable(loss).__name__.replace("_", "-")
+    return name.upper() if len(name) < 8 else name
 
 
 def members(cfg: fdl.Config, sweeps: Sequence[str], num_seeds: int) -> Population:

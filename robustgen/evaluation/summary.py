@@ -141,7 +141,7 @@ def _point(run: Run, everything: Sequence[Run]) -> str:
     """The knobs in which runs of this method differ, as "β=3"."""
     same = [other.knobs for other in everything if other.method == run.method]
     varying = [name for name in run.knobs if len({knobs.get(name) for knobs in same}) > 1]
-    short = {name: name.rpartition(".")[2] for name in varying}  # "loss.beta" is beta
+    short = {name: name.removesuffix(".end").rpartition(".")[2] for name in varying}  # "loss.beta" is beta
     return ", ".join(f"{SYMBOLS.get(short[name], short[name])}={run.knobs[name]:g}" for name in varying)
 
 

@@ -1,5 +1,6 @@
 """The regularisers of certified training against float64 NumPy, written from the paper and the official code."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -147,6 +148,20 @@ def test_relus_are_found_in_any_net_and_their_bounds_hold(key):
         for name, layer in zip(("Conv_0", "Conv_1", "Dense_1"), layers, strict=True):
             value = seen[name][:, None]
             assert jnp.all((layer.lower - 1e-5 <= value) & (value <= layer.upper + 1e-5))
+
+
+def test_where_its_weight_is_zero_nothing_is_added_nor_computed(key):
+    """Seen by a bound that would be infinite: no nan reaches value or gradient."""
+    unbounded = threats.box(jnp.full(5, -jnp.inf), jnp.full(5, jnp.inf))
+    wrapped = lambda weight: losses.balanced(  # noqa: E731
+        losses.standard(), unbounded, weight=weight, tolerance=TOLERANCE
+    )
+    data = Batch(jnp.asarray(X, jnp.float32), batch().y)
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), PARAMS)
+    step = lambda weight: jax.value_and_grad(lambda p: wrapped(weight)(Net(p, {}, apply_fn), data, key)[0])(params)  # noqa: E731
+    plain = jax.value_and_grad(lambda p: losses.standard()(Net(p, {}, apply_fn), data, key)[0])(params)
+    chex.assert_trees_all_close(jax.jit(step)(jnp.asarray(0.0)), plain, rtol=1e-4)
+    assert not jnp.isfinite(jax.jit(step)(jnp.asarray(1.0))[0])
 
 
 def test_a_net_without_relu_is_refused(key):

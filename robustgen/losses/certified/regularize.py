@@ -42,18 +42,25 @@ def balanced(loss: Loss, threat: Threat, *, weight: NonNegative, tolerance: Posi
     always active and always inactive units differ by more than that, in the mean or variance of their centres.
     Published: tolerance 0.5, weight 0.5 * (1 - eps / its end), which for a linear ramp of eps is a ramp of `weight`
     from 0.5 to 0 over the same time; and eps not below 1e-6, as a set without width has no tightness (the term is then
-    constant). Statistics are those of the global batch. Batch norm as in `ibp`.
+    constant). Statistics are those of the global batch. Batch norm as in `ibp`. Where `weight` is 0 the penalties are
+    not computed, and are logged as 0.
 
     Raises `ValueError` where the net has no relu. Adds the metrics tightness_penalty and relu_penalty.
     """
 
     def regularized(net: Net, batch: PyTree, key: Key) -> tuple[Array, Aux]:
         value, aux = loss(net, batch, key)
-        layers = relu_inputs(bounded(dataclasses.replace(net, state=aux.state)), batch.x, threat)
-        lower, upper = threat.bounds(batch.x)
-        width = _mean(upper - lower) / 2
-        tightness = sum(tightness_penalty(layer, width, tolerance) for layer in layers) / len(layers)
-        relu = sum(relu_penalty(layer, tolerance) for layer in layers) / len(layers)
+
+        def penalties() -> tuple[Array, Array]:
+            layers = relu_inputs(bounded(dataclasses.replace(net, state=aux.state)), batch.x, threat)
+            lower, upper = threat.bounds(batch.x)
+            width = _mean(upper - lower) / 2
+            tightness = sum(tightness_penalty(layer, width, tolerance) for layer in layers) / len(layers)
+            relu = sum(relu_penalty(layer, tolerance) for layer in layers) / len(layers)
+            return tightness.astype(value.dtype), relu.astype(value.dtype)
+
+        none = jnp.zeros((), value.dtype), jnp.zeros((), value.dtype)
+        tightness, relu = jax.lax.cond(jnp.asarray(weight) > 0, penalties, lambda: none)
         metrics = {**aux.metrics, "tightness_penalty": tightness, "relu_penalty": relu}
         return value + weight * (tightness + relu), Aux(aux.state, metrics)
 
