@@ -58,7 +58,7 @@ def alpha_margins(
     def bound(a: Alphas) -> Array:
         return concretized(relation(program, state, start, a), program, at)[..., 0]
 
-    best, _ = ascended(bound, alphas, clipped, steps)
+    best, _ = ascended(bound, middle(alphas), clipped, steps, bound(alphas))
     return with_zero(best, y)
 
 
@@ -72,6 +72,11 @@ def first_alphas(program: Program, state: State, rows: int) -> Alphas:
             if any(start is not None for start in starts):
                 alphas[number] = jax.tree.map(lambda s: jnp.repeat(s[:, None, None], rows, 1), starts)
     return alphas
+
+
+def middle(alphas: Alphas) -> Alphas:
+    """1/2 everywhere, to ascend from: at the ends 0 and 1, where CROWN's own are, many gradients lead outwards."""
+    return jax.tree.map(lambda a: jnp.full_like(a, 0.5), alphas)
 
 
 def relation(
@@ -105,11 +110,12 @@ def clipped(alphas: Alphas) -> Alphas:
 
 
 def ascended(
-    bound: Callable[[PyTree], Array], start: PyTree, project: Callable[[PyTree], PyTree], steps: Ascent
+    bound: Callable[[PyTree], Array], start: PyTree, project: Callable[[PyTree], PyTree], steps: Ascent, known: Array
 ) -> tuple[Array, PyTree]:
     """The best bounds [B, P] seen while their sum is ascended from `start`, and for each row what gave its best.
 
-    Leaves of `start` are [B, P, ...], and row (b, p) of the bound depends on them at (b, p) alone.
+    Leaves of `start` are [B, P, ...], and row (b, p) of the bound depends on them at (b, p) alone. `known` [B, P] are
+    bounds had otherwise: never less is returned (their rows' parameters are then those of the best step made here).
     """
     optimizer = optax.adam(optax.exponential_decay(-steps.learning_rate, 1, steps.decay))
 
@@ -122,6 +128,9 @@ def ascended(
         kept = jax.tree.map(lambda new, old: jnp.where(_over(wins, new), new, old), params, best[1])
         return jnp.where(wins, rows, best[0]), kept
 
+    def reached(best) -> Array:
+        return jnp.maximum(best[0], known)
+
     def step(carry):
         i, params, moments, best = carry
         (_, rows), gradient = jax.value_and_grad(value, has_aux=True)(params)
@@ -130,13 +139,13 @@ def ascended(
         return i + 1, project(optax.apply_updates(params, updates)), moments, best
 
     def goes_on(carry) -> Array:
-        return (carry[0] < steps.num_steps) & jnp.any(carry[3][0] <= steps.enough)
+        return (carry[0] < steps.num_steps) & jnp.any(reached(carry[3]) <= steps.enough)
 
-    rows = jax.eval_shape(bound, start)
-    nothing = jnp.full(rows.shape, -jnp.inf, rows.dtype)
+    nothing = jnp.full_like(known, -jnp.inf)
     first = (jnp.zeros((), int), start, optimizer.init(start), (nothing, start))
     _, params, _, best = jax.lax.while_loop(goes_on, step, first)
-    return better(best, bound(params), params)
+    best = better(best, bound(params), params)
+    return reached(best), best[1]
 
 
 def _over(rows: Array, leaf: Array) -> Array:
