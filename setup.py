@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 PLOTS_AND_DIGITS = ["matplotlib>=3.9", "scikit-learn>=1.5"]  # the report, and the data set that needs no download
 WEIGHTS = "safetensors>=0.5"  # weights from elsewhere
+ONNX = "onnx>=1.17"  # networks from elsewhere, to verify
 
 setup(
     name="robustgen",
@@ -30,8 +31,9 @@ setup(
         *PLOTS_AND_DIGITS,
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", WEIGHTS],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", WEIGHTS, ONNX],
         "weights": [WEIGHTS],
+        "onnx": [ONNX],
         "tf": ["tensorflow-cpu>=2.18"],  # only to prepare a stock TFDS builder, once
         "cuda": ["jax[cuda13]"],
         "bench": ["torch>=2.4"],  # the benchmarks' other side

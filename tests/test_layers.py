@@ -19,6 +19,7 @@ FORBIDDEN = {  # a part of robustgen -> parts of robustgen, or other packages, t
     "attacks": ("models", "data", "train", "evaluation", "losses", "flax"),
     "cascade": ("models", "data", "train", "losses", "certify", "flax"),
     "certify": ("models", "data", "train", "evaluation", "losses", "attacks", "flax"),
+    "exchange": ("models", "data", "train", "evaluation", "flax", *METHODS),
     "defences": ("threats", "models", "data", "train", "evaluation", "flax", *METHODS),
     "losses": ("models", "data", "train", "evaluation", "flax"),
     "validity": ("models", "data", "train", "losses", "certify", "flax"),
