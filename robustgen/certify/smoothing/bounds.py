@@ -1,7 +1,8 @@
 """What votes prove: CERTIFY and PREDICT of Cohen et al. 2019 (arXiv 1902.02918), section 3.2, on the host in float64.
 
 The smoothed classifier is g(x) = argmax_k P(f(x + e) = k), e ~ N(0, sigma^2 I). All statements are about g, not about
-the base classifier f, and each fails with probability at most alpha over the noise.
+the base classifier f, and each fails with probability at most alpha over the noise. They are for noise of real numbers:
+what is drawn is float32, which a classifier made for it can tell apart (Voracek and Hein 2023, arXiv 2207.07209).
 """
 
 from typing import Annotated, NamedTuple
