@@ -1,5 +1,8 @@
 """Bounds that hold over a whole set of inputs, for any JAX function."""
 
+from robustgen.certify.certifiers import alpha_crown as alpha_crown
+from robustgen.certify.certifiers import crown as crown
+from robustgen.certify.certifiers import crown_ibp as crown_ibp
 from robustgen.certify.ibp import bound as bound
 from robustgen.certify.ibp import ibp as ibp
 from robustgen.certify.ibp import margin_lower as margin_lower
