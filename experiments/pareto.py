@@ -26,6 +26,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = str(ROOT / "configs/digits_ibp.py")
 SWEEPS = {
     "ibp": "loss.kappa.end=0.99,0.9,0.75,0.5,0",
+    "crown_ibp": "loss.kappa.end=0.99,0.9,0.75,0.5,0",
     "sabr": "loss.tau=0.1,0.3,0.5,0.7,0.9",
     "mtl_ibp": "loss.alpha=0.01,0.1,0.25,0.5,0.75",
     "cc_ibp": "loss.alpha=0.01,0.1,0.25,0.5,0.75",

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 IMAGES = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 SMOOTHING = ("gaussian", "smoothadv", "macer", "consistency")  # methods that one script trains and certifies
-CERTIFIED = ("sabr", "mtl_ibp", "cc_ibp", "exp_ibp", "ibp")
+CERTIFIED = ("sabr", "crown_ibp", "mtl_ibp", "cc_ibp", "exp_ibp", "ibp")
 INTERVAL = re.compile(r"\d+(\.\d+)?(\*\*)? ?\[\d+(\.\d+)?, \d+(\.\d+)?\]")
 
 

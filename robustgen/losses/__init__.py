@@ -2,6 +2,7 @@
 
 from robustgen.losses.certified import balanced as balanced
 from robustgen.losses.certified import cc_ibp as cc_ibp
+from robustgen.losses.certified import crown_ibp as crown_ibp
 from robustgen.losses.certified import exp_ibp as exp_ibp
 from robustgen.losses.certified import ibp as ibp
 from robustgen.losses.certified import l1 as l1

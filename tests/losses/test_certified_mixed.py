@@ -1,5 +1,6 @@
 """SABR, MTL-IBP, CC-IBP and Exp-IBP against float64 NumPy with interval bounds written by hand, and their ends."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,7 +156,7 @@ def test_gradient_against_differences_and_finite_at_eps_zero(name, key, x64):
     jax.test_util.check_grads(lambda p: value(p, EPS), (net().params,), order=1, modes=["rev"], eps=1e-6, rtol=1e-5)
     gradient = jax.jit(jax.grad(value))(net().params, 0.0)
     clean = jax.grad(lambda p: losses.standard()(Net(p, {}, apply_fn), batch(), key)[0])(net().params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), gradient, clean)
+    chex.assert_trees_all_close(gradient, clean, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -2,6 +2,7 @@
 
 from robustgen.losses.certified.bounds import Bounds as Bounds
 from robustgen.losses.certified.bounds import blend as blend  # bounds between two, CROWN-IBP and IBP say
+from robustgen.losses.certified.crown_ibp import crown_ibp as crown_ibp  # linear bounds first, then intervals
 from robustgen.losses.certified.expressive import cc_ibp as cc_ibp  # between attack and bound: margins are mixed
 from robustgen.losses.certified.expressive import exp_ibp as exp_ibp  # logarithms of losses are mixed
 from robustgen.losses.certified.expressive import mtl_ibp as mtl_ibp  # losses are mixed
