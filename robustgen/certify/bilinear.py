@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from robustgen.certify.curves import over_leading_axes
+from robustgen.certify.curves import outward, over_leading_axes
 from robustgen.certify.interpreter import Equation
 from robustgen.certify.planes import Operand, Plane, Planes, Relaxed, constant, fixed
 from robustgen.certify.rules import RULES
@@ -55,7 +55,7 @@ def square(equation: Equation, *operands: Operand) -> Relaxed:
     slack = 2 * jnp.finfo(low.dtype).eps * jnp.maximum(low * low, high * high)
 
     def plane(slope: Array, offset: Array, otherwise: Array) -> Plane:
-        slopes = (jnp.where(known, slope, 0), *(jnp.zeros_like(slope) for _ in operands[1:]))
+        slopes = (jnp.where(known, slope, 0), *(None for _ in operands[1:]))
         return Plane(slopes, jnp.where(known, offset, otherwise))
 
     def planes(alpha_lower: Array, alpha_upper: None) -> Planes:
@@ -110,7 +110,7 @@ def select(equation: Equation, which: Operand, *cases: Operand) -> Relaxed:
     sides = []
     for bound in result:
         offset = jnp.where(decided, 0, bound)
-        slopes = [jnp.zeros(which.lower.shape, bound.dtype)]
+        slopes: list[Array | None] = [None]
         for case, taken in zip(cases, chosen, strict=True):
             if isinstance(case, Interval):
                 slopes.append(taken.astype(bound.dtype))
@@ -118,3 +118,45 @@ def select(equation: Equation, which: Operand, *cases: Operand) -> Relaxed:
                 offset = jnp.where(taken, case, offset)
         sides.append(Plane(tuple(slopes), offset))
     return fixed(Planes(*sides))
+
+
+def logsumexp(equation: Equation, x: Interval) -> Relaxed:
+    """log sum exp over axes. It is convex in all entries together: below run tangents, at the point that is alpha of
+    the way between the ends in every entry. Above, chords of the exponentials, then a tangent of the logarithm.
+
+    Plain CROWN takes the middle in both (the bounds of Wei et al. 2023, arXiv 2303.01713, for softmax's logarithm).
+    """
+    axes = tuple(equation.params["axes"])
+    shift = jax.lax.stop_gradient(jnp.max(x.upper, axes, keepdims=True))
+    present = jnp.isfinite(x.lower) & jnp.isfinite(x.upper)
+    gone = x.upper == -jnp.inf
+    shift = jnp.where(jnp.isfinite(shift), shift, 0.0)
+    low, high = (jnp.where(present, end - shift, -1.0) for end in x)
+    known = jnp.all(present | gone, axes) & jnp.any(present, axes)
+    fallback = outward(RULES[equation.name](equation, x))
+    width = high - low
+    values = jnp.where(present, jnp.exp(low), 0), jnp.where(present, jnp.exp(high), 0)
+    chord = jnp.where(width > 0, (values[1] - values[0]) / jnp.where(width > 0, width, 1.0), values[0])
+    sums = [jnp.where(known, jnp.sum(value, axes), 1.0) for value in values]
+
+    def planes(alpha_lower: Array, alpha_upper: Array) -> Planes:
+        point = low + jnp.expand_dims(alpha_lower, axes) * width
+        terms = jnp.where(present, jnp.exp(point), 0)
+        total = jnp.where(known, jnp.sum(terms, axes), 1.0)
+        weights = terms / jnp.expand_dims(total, axes)
+        tangent = jnp.log(total) - jnp.sum(weights * point, axes)
+        middle = sums[0] + alpha_upper * (sums[1] - sums[0])
+        slopes = chord / jnp.expand_dims(middle, axes)
+        above = jnp.log(middle) - 1 + jnp.sum(values[0] - chord * low, axes) / middle
+        return Planes(moved(weights, tangent, fallback.lower, -1), moved(slopes, above, fallback.upper, 1))
+
+    def moved(slopes: Array, offset: Array, otherwise: Array, outside: int) -> Plane:
+        """The plane in x itself, a few rounding errors further outside."""
+        slopes = jnp.where(jnp.expand_dims(known, axes), slopes, 0)
+        size = 1 + jnp.abs(offset) + jnp.sum(slopes * (jnp.abs(shift) + jnp.abs(low) + jnp.abs(high)), axes)
+        offset = offset + jnp.squeeze(shift, axes) - jnp.sum(slopes * shift, axes)
+        slack = 4 * jnp.finfo(offset.dtype).eps * jax.lax.stop_gradient(size + jnp.abs(jnp.squeeze(shift, axes)))
+        return Plane((slopes,), jnp.where(known, offset + outside * slack, otherwise))
+
+    half = jnp.full(known.shape, 0.5, low.dtype)
+    return Relaxed(over_leading_axes(planes, known.ndim), (half, half))

@@ -35,6 +35,7 @@ class Bend(NamedTuple):
     inside              a point of the domain
     closest             where the tangent of plain CROWN touches, if not in the middle: a function of (l, u)
     step                plain CROWN takes the end of the interval, seen from the inflection, to the next multiple of it
+    noise               how far a computed value may be off, beside its own rounding, in rounding errors of x
     """
 
     convex: tuple[float | Array, float | Array]
@@ -43,6 +44,7 @@ class Bend(NamedTuple):
     inside: float | Array = 0.5
     closest: Callable[[Array, Array], Array] | None = None
     step: float | None = None
+    noise: float = 0.0
 
 
 def curve(bend: Callable[..., Bend]) -> Relaxation:
@@ -64,22 +66,24 @@ def curve(bend: Callable[..., Bend]) -> Relaxation:
     return relaxation
 
 
-def shaped(*bends: float, convex_first: bool, **rest) -> Relaxation:
-    """The relaxation of a function that is convex and concave in turn between the inflections `bends`, at most two.
+def shaped(*places: float, convex_first: bool, **rest) -> Relaxation:
+    """The relaxation of a function that is convex and concave in turn between the inflections `places`, at most two.
 
-    With two inflections it must be concave outside, with smaller slopes left than right of them.
+    With two inflections it must be concave outside: see `bends`.
     """
-    return curve(lambda equation, x: Bend(*_parts(x, bends, convex_first), **rest))
+    return curve(lambda equation, x: bends(x, places, convex_first)._replace(**rest))
 
 
-def _parts(x: Interval, bends: Sequence[float], convex_first: bool) -> tuple:
-    if not bends:
-        return (EVERYWHERE, NOWHERE) if convex_first else (NOWHERE, EVERYWHERE)
-    if len(bends) == 1:
-        left, right = (-math.inf, bends[0]), (bends[0], math.inf)
-        return (left, right) if convex_first else (right, left)
-    right = x.lower + x.upper > bends[0] + bends[1]
-    return tuple(bends), (jnp.where(right, bends[1], -jnp.inf), jnp.where(right, jnp.inf, bends[0]))
+def bends(x: Interval, places: Sequence[float], convex_first: bool = False) -> Bend:
+    """How a function bends that turns at `places`. With two, it is concave left of the first, where its slopes are
+    negative, and right of the second, where they are at least 1: then a tangent of one side is above the other side."""
+    if not places:
+        return Bend(EVERYWHERE, NOWHERE) if convex_first else Bend(NOWHERE, EVERYWHERE)
+    if len(places) == 1:
+        left, right = (-math.inf, places[0]), (places[0], math.inf)
+        return Bend(left, right) if convex_first else Bend(right, left)
+    right = x.lower + x.upper > places[0] + places[1]
+    return Bend(tuple(places), (jnp.where(right, places[1], -jnp.inf), jnp.where(right, jnp.inf, places[0])))
 
 
 def relaxed(fn: Fn, x: Interval, bend: Bend, fallback: Interval) -> Relaxed:
@@ -89,7 +93,7 @@ def relaxed(fn: Fn, x: Interval, bend: Bend, fallback: Interval) -> Relaxed:
     for end in inner:
         known &= jnp.isfinite(fn(end)) & jnp.isfinite(slope_of(fn)(end))
     inner = Interval(*(jnp.where(known, end, bend.inside) for end in inner))
-    fallback = _outward(fallback)
+    fallback = outward(fallback)
     below, start_below = _under(fn, inner, bend.convex, bend)
     above, start_above = _under(lambda v: -fn(v), inner, bend.concave, bend)
 
@@ -103,7 +107,7 @@ def relaxed(fn: Fn, x: Interval, bend: Bend, fallback: Interval) -> Relaxed:
     return Relaxed(over_leading_axes(planes, x.lower.ndim), (start_below, start_above))
 
 
-def _outward(interval: Interval) -> Interval:
+def outward(interval: Interval) -> Interval:
     """An interval a few rounding errors wider, unbounded where it is not known."""
     low, high = (jnp.where(jnp.isnan(end), limit, end) for end, limit in zip(interval, EVERYWHERE, strict=True))
     low, high = (jnp.where(low == jnp.inf, -jnp.inf, low), jnp.where(high == -jnp.inf, jnp.inf, high))
@@ -143,14 +147,14 @@ def _under(fn: Fn, x: Interval, part: tuple, bend: Bend) -> tuple[Callable[[Arra
         slope = jnp.where(touching, tangent, chord)
         ends = jnp.minimum(*(fn(end) - slope * end for end in x))
         offset = jnp.where(touching, jnp.minimum(ends, value - slope * point), ends)
-        return slope, offset - _rounding(fn, x, slope)
+        return slope, offset - _rounding(fn, x, slope, bend.noise)
 
     return plane, jax.lax.stop_gradient(start).astype(x.lower.dtype)
 
 
-def _rounding(fn: Fn, x: Interval, slope: Array) -> Array:
+def _rounding(fn: Fn, x: Interval, slope: Array, noise: float) -> Array:
     """A few rounding errors of the numbers that an offset is made of."""
-    size = sum(jnp.abs(fn(end)) + jnp.abs(slope * end) for end in x)
+    size = sum(jnp.abs(fn(end)) + (noise + jnp.abs(slope)) * jnp.abs(end) for end in x)
     return 4 * jnp.finfo(slope.dtype).eps * jax.lax.stop_gradient(size)
 
 

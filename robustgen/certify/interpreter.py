@@ -97,9 +97,9 @@ def trace(
         while names := builder.rewritten(rewrites):
             output = names.get(output, output)
             builder.fuse()
-    return Program(
-        start, output, builder.constants, tuple(builder.equations), frozenset(builder.perturbed), builder.shapes
-    )
+    program = Program(start, output, builder.constants, (), frozenset(builder.perturbed), builder.shapes)
+    wanted = needed(program._replace(equations=tuple(builder.equations)), [start], [output])
+    return program._replace(equations=tuple(wanted))
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Slot = int
+_COMMUTING = frozenset("add mul max min".split())
 
 
 class Pattern(NamedTuple):
@@ -70,8 +71,17 @@ def _unified(wanted, equation, pattern: Pattern, bound, constants, shapes) -> di
     """What an equation of a pattern binds when it is taken to be one of the program; None if it cannot be that."""
     if wanted.name != equation.name or len(wanted.inputs) != len(equation.inputs):
         return None
-    pairs = dict(zip(wanted.outputs, equation.outputs, strict=True))
-    for ours, theirs in zip(wanted.inputs, equation.inputs, strict=True):
+    if not _same_params(wanted.params, equation.params):
+        return None
+    orders = [equation.inputs, equation.inputs[::-1]] if equation.name in _COMMUTING else [equation.inputs]
+    tried = (_paired(wanted, inputs, equation.outputs, pattern, bound, constants, shapes) for inputs in orders)
+    return next((pairs for pairs in tried if pairs is not None), None)
+
+
+def _paired(wanted, inputs, outputs, pattern: Pattern, bound, constants, shapes) -> dict[Slot, Slot] | None:
+    """The slots of a pattern's equation beside the program's, for this order of operands; None if they differ."""
+    pairs = dict(zip(wanted.outputs, outputs, strict=True))
+    for ours, theirs in zip(wanted.inputs, inputs, strict=True):
         if ours in pattern.constants:
             if theirs not in constants or not _same_value(pattern.constants[ours], constants[theirs]):
                 return None
@@ -82,7 +92,7 @@ def _unified(wanted, equation, pattern: Pattern, bound, constants, shapes) -> di
             pairs[ours] = theirs
         else:
             return None
-    return pairs if _same_params(wanted.params, equation.params) else None
+    return pairs
 
 
 def _same_params(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

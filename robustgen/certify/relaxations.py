@@ -10,14 +10,15 @@ from types import MappingProxyType
 
 import jax.numpy as jnp
 
-from robustgen.certify import bilinear
-from robustgen.certify.curves import EVERYWHERE, NOWHERE, Bend, curve, shaped
+from robustgen.certify import bilinear, pieces
+from robustgen.certify.curves import EVERYWHERE, NOWHERE, Bend, bends, curve, shaped
 from robustgen.certify.interpreter import Equation
-from robustgen.certify.planes import Relaxation, maximum, minimum
+from robustgen.certify.planes import Operand, Relaxation, Relaxed, maximum, minimum
 from robustgen.core import Array, Interval
 
 _POSITIVE = dict(domain=(0.0, math.inf), inside=1.0)
 _UNIT = dict(domain=(-1.0, 1.0))
+_TINY = 1e-30
 _TABLE = 0.01  # the distance of the tangents that auto_LiRPA tabulates
 
 
@@ -46,10 +47,57 @@ def _level(low: Array, high: Array) -> Array:
     return jnp.where((low < 0) & (high > 0), 0.0, (low + high) / 2)
 
 
+def _power(equation: Equation, base: Operand, exponent: Operand) -> Relaxed:
+    """base ** exponent, one of them exact, for a base above zero."""
+    if isinstance(base, Interval) and not isinstance(exponent, Interval):
+        return curve(_exponent)(equation, base, exponent)
+    return curve(lambda equation, x, base: Bend(EVERYWHERE, NOWHERE))(equation, base, exponent)
+
+
+def _exponent(equation: Equation, x: Interval, exponent: Array) -> Bend:
+    convex = (exponent >= 1) | (exponent <= 0)
+    begin = jnp.where(convex, -jnp.inf, jnp.inf)
+    return Bend((begin, -begin), (-begin, begin), **_POSITIVE)
+
+
+def _sine(crest: float) -> Relaxation:
+    """sin and cos, between a trough and a crest or two; constant over a whole period."""
+
+    def bend(equation: Equation, x: Interval) -> Bend:
+        middle, turn = (x.lower + x.upper) / 2, 2 * math.pi
+        top, bottom = (phase + turn * jnp.round((middle - phase) / turn) for phase in (crest, crest + math.pi))
+        begin = jnp.where(x.upper - x.lower < turn, -jnp.inf, jnp.inf)
+        around = [(centre - math.pi / 2, centre + math.pi / 2) for centre in (bottom, top)]
+        return Bend(*around, domain=(begin, math.inf))
+
+    return curve(bend)
+
+
+def _elu(equation: Equation, x: Interval, *scale: Array) -> Bend:
+    """Convex, unless its scale is above 1, which makes a kink at zero."""
+    if not scale:
+        return Bend(EVERYWHERE, NOWHERE)
+    smooth = scale[0] <= 1
+    return Bend(
+        (-math.inf, jnp.where(smooth, jnp.inf, 0.0)),
+        (jnp.where(smooth, jnp.inf, _TINY), jnp.where(smooth, -jnp.inf, jnp.inf)),
+    )
+
+
 def _tan(equation: Equation, x: Interval) -> Bend:
     centre = math.pi * jnp.round((x.lower + x.upper) / 2 / math.pi)
     domain = centre - math.pi / 2, centre + math.pi / 2
-    return Bend((centre, domain[1]), (domain[0], centre), domain, inside=centre)
+    return Bend((centre, math.inf), (-math.inf, centre), domain, inside=centre)
+
+
+def _gelu(equation: Equation, x: Interval) -> Bend:
+    bend = 1.4185040087908287 if equation.params["approximate"] else math.sqrt(2)
+    return bends(x, (-bend, bend))._replace(noise=1.0)  # 1 + tanh of far negative numbers is all rounding
+
+
+def _hard_silu(equation: Equation, x: Interval) -> Bend:
+    """The kinks are left out of the parts: a derivative there would be that of either side."""
+    return bends(x, (-3.0, 3.0))._replace(convex=(-2.99999, 2.99999))
 
 
 RELAXATIONS: Mapping[str, Relaxation] = MappingProxyType(
@@ -61,13 +109,31 @@ RELAXATIONS: Mapping[str, Relaxation] = MappingProxyType(
         "reduce_max": bilinear.reduce_max,
         "reduce_min": bilinear.reduce_min,
         "select_n": bilinear.select,
+        "logsumexp": bilinear.logsumexp,
+        "abs": pieces.absolute,
+        "leaky": pieces.two_pieces,
+        "leaky_relu": pieces.two_pieces,
+        "relu6": pieces.ramp(0.0, 6.0),
+        "hard_tanh": pieces.ramp(-1.0, 1.0),
+        "clamp": pieces.clamp,
+        "sqrt": pieces.sqrt,
+        "stop_gradient": pieces.identity,
         "integer_pow": curve(_integer_pow),
+        "pow": _power,
+        "sin": _sine(math.pi / 2),
+        "cos": _sine(0.0),
+        "elu": curve(_elu),
+        "selu": curve(lambda equation, x: Bend((-math.inf, 0.0), (_TINY, math.inf))),
+        "gelu": curve(_gelu),
+        "hard_silu": curve(_hard_silu),
         "tan": curve(_tan),
     }
     | {name: shaped(convex_first=True, closest=_near_start) for name in ("exp", "exp2", "expm1")}
-    | {name: shaped(convex_first=True) for name in ("cosh", "softplus", "celu")}
+    | {name: shaped(convex_first=True) for name in ("cosh", "softplus", "celu", "logaddexp")}
     | {name: shaped(convex_first=False, **_POSITIVE) for name in ("log", "log2")}
     | {
+        "log_sigmoid": shaped(convex_first=False),
+        "mish": shaped(-2.256376396360793, 1.4905711794854288, convex_first=False),
         "log1p": shaped(convex_first=False, domain=(-1.0, math.inf)),
         "rsqrt": shaped(convex_first=True, **_POSITIVE),
         "logistic": shaped(0.0, convex_first=True, step=_TABLE),
