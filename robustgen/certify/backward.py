@@ -26,7 +26,7 @@ Coefficients = Array | Patches
 
 _ELEMENTWISE = frozenset("add add_any sub neg mul div copy copy_p convert_element_type select_n".split())
 _ADDS_CONSTANTS = frozenset("add add_any sub pad concatenate stack select_n".split())
-_REDUCED = frozenset("reduce_max reduce_min".split())
+_REDUCED = frozenset("reduce_max reduce_min logsumexp".split())
 
 
 class Relation(NamedTuple):

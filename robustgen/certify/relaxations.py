@@ -27,7 +27,13 @@ def _near_start(low: Array, high: Array) -> Array:
     return jnp.minimum((low + high) / 2, low + 0.99)
 
 
-def _integer_pow(equation: Equation, x: Interval) -> Bend:
+def _integer_pow(equation: Equation, x: Interval) -> Relaxed:
+    """x ** y for a whole y. The square is touched as `bilinear.square` says, so that variances stay positive; auto_LiRPA
+    does so for x * x alone."""
+    return bilinear.square(equation, x) if equation.params["y"] == 2 else curve(_whole_power)(equation, x)
+
+
+def _whole_power(equation: Equation, x: Interval) -> Bend:
     y = equation.params["y"]
     if y < 0:
         positive = x.lower > 0
@@ -118,7 +124,7 @@ RELAXATIONS: Mapping[str, Relaxation] = MappingProxyType(
         "clamp": pieces.clamp,
         "sqrt": pieces.sqrt,
         "stop_gradient": pieces.identity,
-        "integer_pow": curve(_integer_pow),
+        "integer_pow": _integer_pow,
         "pow": _power,
         "sin": _sine(math.pi / 2),
         "cos": _sine(0.0),

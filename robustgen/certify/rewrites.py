@@ -140,19 +140,31 @@ def _reduce_prod(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> C
     return product
 
 
-def _mul(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> Callable | None:
-    """A perturbed scalar times a perturbed array: the scalar is repeated first."""
-    shape = jnp.broadcast_shapes(*(s.shape for s in shapes))
-    if not all(perturbed) or all(s.shape == shape for s in shapes):
-        return None
-    return lambda a, b: jnp.broadcast_to(a, shape) * jnp.broadcast_to(b, shape)
+def _aligned(function: Callable, then: Rewrite = lambda params, shapes, perturbed: None) -> Rewrite:
+    """A perturbed operand that is repeated along an axis: repeats it first, so that slopes have the result's shape."""
+
+    def rewrite(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> Callable | None:
+        shape = jnp.broadcast_shapes(*(s.shape for s in shapes))
+        if all(s.shape == shape for s, p in zip(shapes, perturbed, strict=True) if p):
+            return then(params, shapes, perturbed)
+
+        def repeated(*operands: Array) -> Array:
+            return function(*(jnp.broadcast_to(v, shape) if p else v for v, p in zip(operands, perturbed, strict=True)))
+
+        return repeated
+
+    return rewrite
 
 
 REWRITES: Mapping[str, Rewrite] = MappingProxyType(
     {
-        "div": _div,
-        "mul": _mul,
-        "pow": _pow,
+        "add": _aligned(jnp.add),
+        "sub": _aligned(jnp.subtract),
+        "mul": _aligned(jnp.multiply),
+        "max": _aligned(jnp.maximum),
+        "min": _aligned(jnp.minimum),
+        "div": _aligned(jnp.divide, _div),
+        "pow": _aligned(jnp.power, _pow),
         "logaddexp": _logaddexp,
         "clamp": _clamp,
         "softmax": _softmax,
