@@ -10,6 +10,7 @@ from robustgen.certify.affine import is_affine
 from robustgen.certify.interpreter import Equation, Program, Slot, UnknownPrimitive, trace
 from robustgen.certify.planes import Planes, constant
 from robustgen.certify.relaxations import RELAXATIONS
+from robustgen.certify.rewrites import REWRITES
 from robustgen.certify.rules import RULES, WHOLE
 from robustgen.core import Array, Interval, LogitsFn, Threat
 
@@ -18,6 +19,9 @@ _IN_PLACE = frozenset(
     pad""".split()
 )
 """Affine equations whose results each depend on one element of their operand alone, and on no two the same."""
+
+
+_SIDE_BY_SIDE = frozenset("concatenate stack".split())
 
 
 class Region(NamedTuple):
@@ -32,13 +36,15 @@ class State(NamedTuple):
     """By slot: an `Interval` of arrays [B, *shape] where it depends on the input, else the array [*shape] itself.
 
     planes: by number of equation, [B, ...], for those that are not affine. tight: the slots whose intervals the linear
-    pass cannot better. free: those of them whose elements vary independently.
+    pass cannot better. free: those of them whose elements vary independently. slack: how far a computed value may be off
+    that of its equation, [B, *shape], or [*shape] for all; only where rounding is accounted for.
     """
 
     values: dict[Slot, Any]
     planes: dict[int, Planes]
     tight: set[Slot]
     free: set[Slot]
+    slack: dict[Slot, Array] | None = None
 
     def exact(self) -> dict[Slot, Array]:
         """The values that do not depend on the input."""
@@ -48,6 +54,9 @@ class State(NamedTuple):
 Refine = Callable[[Program, State, Slot, Region], Interval]
 """Bounds of a slot, from what is known before it; they replace those of interval arithmetic."""
 
+Amend = Callable[[Program, Equation, State], None]
+"""Changes, in the state, what an equation has just given: widens its values, and notes their slack."""
+
 
 def region(threat: Threat, x: Array) -> Region:
     """The sets around x [B, ...]."""
@@ -56,14 +65,15 @@ def region(threat: Threat, x: Array) -> Region:
 
 def program_of(logits_fn: LogitsFn, x: Array) -> Program:
     """What `logits_fn` does to one row like those of x [B, ...]; it must treat rows independently."""
-    return trace(lambda row: logits_fn(row[None])[0], jax.ShapeDtypeStruct(x.shape[1:], x.dtype), WHOLE)
+    return trace(lambda row: logits_fn(row[None])[0], jax.ShapeDtypeStruct(x.shape[1:], x.dtype), WHOLE, REWRITES)
 
 
-def analysed(program: Program, at: Region, refine: Refine) -> State:
+def analysed(program: Program, at: Region, refine: Refine, amend: Amend = lambda *_: None) -> State:
     """Bounds of all slots and planes of all equations; `refine` is asked wherever a relaxation needs an interval that
     interval arithmetic does not give as well."""
     start = {program.input}
-    state = State({**program.constants, program.input: at.box}, {}, set(start), set(start if at.threat.is_box else ()))
+    free = set(start if at.threat.is_box else ())
+    state = State({**program.constants, program.input: at.box}, {}, set(start), free, {})
     for number, equation in enumerate(program.equations):
         if not program.perturbed.intersection(equation.inputs):
             results = equation.apply(*(state.values[slot] for slot in equation.inputs))
@@ -79,6 +89,7 @@ def analysed(program: Program, at: Region, refine: Refine) -> State:
             _bound(equation, state)
             state.planes[number] = mapped(equation, state.values, first_planes)
             state.tight.update(equation.outputs)
+        amend(program, equation, state)
     return state
 
 
@@ -119,6 +130,8 @@ def _bound(equation: Equation, state: State) -> None:
 
 def _note_tightness(equation: Equation, program: Program, state: State) -> None:
     moved = [slot for slot in equation.inputs if slot in program.perturbed]
+    if equation.name in _SIDE_BY_SIDE and state.tight.issuperset(moved):
+        state.tight.update(equation.outputs)
     if len(moved) == 1:
         in_place = equation.name in _IN_PLACE
         if moved[0] in state.free or (in_place and moved[0] in state.tight):
