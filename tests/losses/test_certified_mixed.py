@@ -79,26 +79,23 @@ ORACLES = {
 
 
 @pytest.mark.parametrize("factory", ORACLES, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("alpha", "attack_eps"), [(0.0, EPS), (0.3, EPS), (0.3, 2 * EPS), (1.0, EPS)])
-def test_expressive_losses_against_numpy(factory, alpha, attack_eps, key, x64):
-    value, aux = factory(threats.linf(EPS), known(attack_eps), alpha=alpha)(net(), batch(), key)
-    margins = margins_of(*ball(X, EPS))
-    np.testing.assert_allclose(value, ORACLES[factory](adversarial(attack_eps), margins, alpha), rtol=1e-9)
-    others = np.arange(3) != Y[:, None]
-    np.testing.assert_allclose(aux.metrics["certified_accuracy"], np.mean(np.all((margins > 0) | ~others, 1)))
-    np.testing.assert_allclose(aux.metrics["adv_accuracy"], np.mean(adversarial(attack_eps).argmax(1) == Y))
+def test_expressive_losses_against_numpy_and_from_the_attack_to_the_bound(factory, key, x64):
+    """Compiled once: alpha may be a tracer."""
 
+    @jax.jit
+    def loss(alpha, attack_eps):
+        return factory(threats.linf(EPS), known(attack_eps), alpha=alpha)(net(), batch(), key)
 
-@pytest.mark.parametrize("factory", ORACLES, ids=lambda f: f.__name__)
-def test_they_go_from_the_attack_to_the_bound_and_never_down(factory, key, x64):
-    at_alpha = [
-        float(factory(threats.linf(EPS), known(EPS), alpha=alpha)(net(), batch(), key)[0])
-        for alpha in np.linspace(0, 1, 7)
-    ]
-    assert np.all(np.diff(at_alpha) > 0)
-    attacked = losses.pgd_at(known(EPS))(net(), batch(), key)[0]
-    bounded = losses.ibp(threats.linf(EPS), kappa=0.0)(net(), batch(), key)[0]
-    np.testing.assert_allclose([at_alpha[0], at_alpha[-1]], [attacked, bounded], rtol=1e-9)
+    margins, others = margins_of(*ball(X, EPS)), np.arange(3) != Y[:, None]
+    for alpha, attack_eps in [(0.0, EPS), (0.3, EPS), (0.3, 2 * EPS), (1.0, EPS)]:
+        value, aux = loss(alpha, attack_eps)
+        np.testing.assert_allclose(value, ORACLES[factory](adversarial(attack_eps), margins, alpha), rtol=1e-9)
+        np.testing.assert_allclose(aux.metrics["certified_accuracy"], np.mean(np.all((margins > 0) | ~others, 1)))
+        np.testing.assert_allclose(aux.metrics["adv_accuracy"], np.mean(adversarial(attack_eps).argmax(1) == Y))
+    along = [float(loss(alpha, EPS)[0]) for alpha in np.linspace(0, 1, 7)]
+    assert np.all(np.diff(along) > 0)
+    ends = np.mean(ce(adversarial(EPS))), np.mean(ce(-margins))
+    np.testing.assert_allclose([along[0], along[-1]], ends, rtol=1e-9)
 
 
 def official_small_box(x, x_adv, eps, tau):
@@ -109,23 +106,22 @@ def official_small_box(x, x_adv, eps, tau):
     return np.maximum(centre - radius, 0), np.minimum(centre + radius, 1)
 
 
-@pytest.mark.parametrize(("tau", "kappa"), [(0.0, 0.0), (0.4, 0.0), (0.7, 0.3), (1.0, 0.0)])
-def test_sabr_against_numpy(tau, kappa, key, x64):
-    value, aux = losses.sabr(threats.linf(EPS), known(EPS), tau=tau, kappa=kappa)(net(), batch(), key)
-    margins = margins_of(*official_small_box(X, np.clip(X + EPS * STEP, 0, 1), EPS, tau))
-    expected = kappa * np.mean(ce(logits_of(X))) + (1 - kappa) * np.mean(ce(-margins))
-    np.testing.assert_allclose(value, expected, rtol=1e-9)
+def test_sabr_against_numpy_and_from_the_attack_to_the_bound_of_the_whole_set(key, x64):
+    @jax.jit
+    def loss(tau, kappa):
+        return losses.sabr(threats.linf(EPS), known(EPS), tau=tau, kappa=kappa)(net(), batch(), key)
+
     others = np.arange(3) != Y[:, None]
-    np.testing.assert_allclose(aux.metrics["small_box_accuracy"], np.mean(np.all((margins > 0) | ~others, 1)))
-
-
-def test_sabr_goes_from_the_attack_to_the_bound_of_the_whole_set(key, x64):
-    def value(tau):
-        return float(losses.sabr(threats.linf(EPS), known(EPS), tau=tau, kappa=0.0)(net(), batch(), key)[0])
-
-    np.testing.assert_allclose(value(0.0), np.mean(ce(adversarial(EPS))), rtol=1e-9)
-    np.testing.assert_allclose(value(1.0), losses.ibp(threats.linf(EPS), kappa=0.0)(net(), batch(), key)[0], rtol=1e-9)
-    assert value(0.0) < value(0.5) < value(1.0)
+    for tau, kappa in [(0.0, 0.0), (0.4, 0.0), (0.7, 0.3), (1.0, 0.0)]:
+        value, aux = loss(tau, kappa)
+        margins = margins_of(*official_small_box(X, np.clip(X + EPS * STEP, 0, 1), EPS, tau))
+        expected = kappa * np.mean(ce(logits_of(X))) + (1 - kappa) * np.mean(ce(-margins))
+        np.testing.assert_allclose(value, expected, rtol=1e-9)
+        np.testing.assert_allclose(aux.metrics["small_box_accuracy"], np.mean(np.all((margins > 0) | ~others, 1)))
+    along = [float(loss(tau, 0.0)[0]) for tau in (0.0, 0.5, 1.0)]
+    ends = np.mean(ce(adversarial(EPS))), np.mean(ce(-margins_of(*ball(X, EPS))))
+    np.testing.assert_allclose([along[0], along[-1]], ends, rtol=1e-9)
+    assert along[0] < along[1] < along[2]
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.3, 0.9, 1.0])
@@ -149,12 +145,16 @@ KNOBS = {"sabr": {"tau": 0.5, "kappa": 0.2}, "mtl_ibp": {"alpha": 0.5}, "cc_ibp"
 
 @pytest.mark.parametrize("name", ALL)
 def test_gradient_against_differences_and_finite_at_eps_zero(name, key, x64):
-    def value(params, eps):
+    @jax.jit
+    def value_and_gradient(params, eps):
         loss = ALL[name](threats.linf(eps), known(eps), **KNOBS[name])
-        return loss(Net(params, {}, apply_fn), batch(), key)[0]
+        return jax.value_and_grad(lambda p: loss(Net(p, {}, apply_fn), batch(), key)[0])(params)
 
-    jax.test_util.check_grads(lambda p: value(p, EPS), (net().params,), order=1, modes=["rev"], eps=1e-6, rtol=1e-5)
-    gradient = jax.jit(jax.grad(value))(net().params, 0.0)
+    params, direction = net().params, {name: np.cos(np.arange(p.size)).reshape(p.shape) for name, p in PARAMS.items()}
+    ends = [value_and_gradient({n: params[n] + h * direction[n] for n in params}, EPS)[0] for h in (1e-6, -1e-6)]
+    slope = sum(np.sum(value_and_gradient(params, EPS)[1][n] * direction[n]) for n in params)
+    np.testing.assert_allclose((ends[0] - ends[1]) / 2e-6, slope, rtol=1e-6)
+    gradient = value_and_gradient(params, 0.0)[1]
     clean = jax.grad(lambda p: losses.standard()(Net(p, {}, apply_fn), batch(), key)[0])(net().params)
     chex.assert_trees_all_close(gradient, clean, rtol=1e-6, atol=1e-9)
 
@@ -180,9 +180,9 @@ def test_a_blend_is_between_its_bounds_and_computes_no_more_than_it_needs(x64):
     looser = lambda *args: margins_lower(*args) - 1.0  # noqa: E731
     nothing = lambda *args: jnp.full((8, 3), jnp.nan)  # noqa: E731
     tight = margins_lower(model, data.x, data.y, threat)
+    blended = jax.jit(lambda weight: certified.blend(looser, margins_lower, weight)(model, data.x, data.y, threat))
     for weight in (0.0, 0.25, 1.0):
-        mixed = certified.blend(looser, margins_lower, jnp.asarray(weight))(model, data.x, data.y, threat)
-        np.testing.assert_allclose(mixed, tight - weight, rtol=1e-12)
+        np.testing.assert_allclose(blended(weight), tight - weight, rtol=1e-12)
     ends = [certified.blend(nothing, margins_lower, 0.0), certified.blend(margins_lower, nothing, 1.0)]
     for end in ends:
         np.testing.assert_array_equal(end(model, data.x, data.y, threat), tight)
