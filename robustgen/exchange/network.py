@@ -1,11 +1,12 @@
 """ONNX files as plain JAX functions: weights closed over, constants folded, the operators' standard primitives."""
 
+import dataclasses
 import functools
 import itertools
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from robustgen.exchange.ops import OPS, Call, Op, OpError
 from robustgen.exchange.ops.call import expect_inputs, expect_size
 
 
-class OnnxNet(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # no tuple: `jax.jit` keeps weak references to what it compiles
+class OnnxNet:
     """A network of a file. `net(x)` takes x of `input_shape` and gives an array of `output_shape`, as in the file.
 
     It computes in the floating type of x, whatever the file's: the weights are cast to it (float64 needs x64 enabled).
@@ -54,9 +56,12 @@ def load_onnx(path: str | os.PathLike, *, input_shape: Sequence[int] | None = No
     """
     graph = read_graph(path)
     shape = _input_shape(path, graph, input_shape)
-    plan = _Plan(path, graph)
-    with jax.enable_x64(True):  # for integers of 64 bits in what is folded; the network itself is traced in float32
-        out = jax.eval_shape(plan.trace, jax.ShapeDtypeStruct(shape, np.float32))
+    plan = _Plan(graph)
+    try:
+        with jax.enable_x64(True):  # for integers of 64 bits in what is folded; the network itself is traced in float32
+            out = jax.eval_shape(plan.trace, jax.ShapeDtypeStruct(shape, np.float32))
+    except OpError as error:
+        raise BadModel(path, str(error)) from error
     weights = {name: plan.constants[name] for node in plan.kept for name in node.inputs if name in plan.constants}
     run = functools.partial(_run, graph._replace(nodes=tuple(plan.kept), constants=weights), _in_type(weights), shape)
     return OnnxNet(run, shape, tuple(out.shape), graph.opset)
@@ -84,8 +89,8 @@ def _input_shape(path: str | os.PathLike, graph: Graph, given: Sequence[int] | N
 class _Plan:
     """Follows the network once, on shapes alone: checks every node, and computes what does not depend on the input."""
 
-    def __init__(self, path: str | os.PathLike, graph: Graph):
-        self.path, self.graph = path, graph
+    def __init__(self, graph: Graph):
+        self.graph = graph
         self.constants: dict[str, np.ndarray] = dict(graph.constants)
         self.kept: list[Node] = []
         self.folded = 0
@@ -101,18 +106,18 @@ class _Plan:
                 self.kept.append(node)
         output = values.get(self.graph.output)
         if output is None or self.graph.output == self.graph.input or not jnp.issubdtype(output.dtype, jnp.floating):
-            raise BadModel(self.path, f"output {self.graph.output!r} is not computed from the input as numbers")
+            raise OpError(f"output {self.graph.output!r} is not computed from the input as numbers")
         return output
 
     def checked(self, node: Node, values: Mapping[str, Array]) -> dict[str, Any]:
-        """The node's results; whatever keeps it from giving any is a `BadModel` that names it."""
+        """The node's results; whatever keeps it from giving any is an `OpError` that names it."""
         try:
             return self.results(node, values)
         except OpError as error:
-            raise BadModel(self.path, f"{node}: {error}") from error
+            raise OpError(f"{node}: {error}") from error
         except Exception as error:  # such as shapes that do not go together, for which JAX and NumPy raise many types
             reason = str(error).strip().split("\n")[0][:200]
-            raise BadModel(self.path, f"{node}: cannot be computed: {reason or type(error).__name__}") from error
+            raise OpError(f"{node}: cannot be computed: {reason or type(error).__name__}") from error
 
     def results(self, node: Node, values: Mapping[str, Array]) -> dict[str, Any]:
         if node.op not in OPS:

@@ -76,7 +76,8 @@ def layer_normalization(call: Call, x: Values, scale: Values, bias: Values | Non
     variance = jnp.square(centred).mean(axes, keepdims=True)
     y = centred / jnp.sqrt(variance + call.get("epsilon", float, 1e-5))
     for name, parameter in (("scale", scale), ("bias", bias)):
-        if parameter is not None and np.broadcast_shapes(tuple(parameter.shape), tuple(x.shape)) != tuple(x.shape):
+        sizes = () if parameter is None else (1,) * (x.ndim - parameter.ndim) + tuple(parameter.shape)
+        if parameter is not None and any(size not in (1, whole) for size, whole in zip(sizes, x.shape, strict=True)):
             raise OpError(f"has a {name} of shape {list(parameter.shape)} for an input of shape {list(x.shape)}")
     y = jnp.multiply(*of_one_rank(y, scale))
     return y if bias is None else jnp.add(*of_one_rank(y, bias))
