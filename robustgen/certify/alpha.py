@@ -84,12 +84,15 @@ def relation(
 ) -> Relation:
     """The rows of `start` [B, P, O, ...] as linear functions of the input, under the given alphas."""
     exact = state.exact()
+    sides = dict(sides or {})
+    for slot, slack in (state.slack or {}).items():
+        sides[slot] = sides.get(slot, Sides())._replace(slack=slack)
     planes = {**state.planes, **{number: planes_at(program, state, number, alphas[number]) for number in alphas}}
 
     def one(rows: Front, p: Mapping[int, Planes], s: Mapping[Slot, Sides] | None) -> Relation:
         return backward(program, rows, p, exact, s, mirrored=False)
 
-    return jax.vmap(one)(start, planes, sides or {})
+    return jax.vmap(one)(start, planes, sides)
 
 
 def planes_at(program: Program, state: State, number: int, alphas: tuple[Array | None, Array | None]) -> Planes:

@@ -8,7 +8,7 @@ the engine maps it over a batch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,10 +16,11 @@ import jax.numpy as jnp
 
 from robustgen.certify import patches as windows
 from robustgen.certify.affine import is_affine
-from robustgen.certify.convolution import Sliding, sliding, transposed
+from robustgen.certify.convolution import sliding
+from robustgen.certify.convolution import whole as whole_map
 from robustgen.certify.interpreter import Equation, Program, Slot
 from robustgen.certify.patches import Patches
-from robustgen.certify.planes import Plane, Planes
+from robustgen.certify.planes import Planes
 from robustgen.core import Array
 
 Coefficients = Array | Patches
@@ -85,15 +86,17 @@ def backward(
             else:
                 walk.relaxed(equation, planes[number])
     walk.mirror()
-    return Relation(walk.take(program.input), walk.offset)
+    coefficients = walk.take(program.input)
+    return Relation(coefficients, walk.offset - walk.slack)
 
 
-def affine_part(program: Program, start: Front, values: Mapping[Slot, Array]) -> Front:
-    """The same rows, exactly, in the slots before the last equations that are not affine: no relaxation enters."""
+def affine_part(program: Program, start: Front, values: Mapping[Slot, Array], slack: Collection[Slot] = ()) -> Front:
+    """The same rows, exactly, in the slots before the last equations that are not affine, or those whose results have
+    `slack`: no relaxation enters."""
     walk = _Walk(program, start, values, {}, mirrored=False)
     for equation in reversed(program.equations):
         if walk.reached(equation):
-            if not is_affine(equation, program):
+            if not is_affine(equation, program) or any(slot in slack for slot in equation.outputs):
                 break
             walk.affine(equation)
     return Front(walk.coefficients, walk.offset)
@@ -105,6 +108,7 @@ class _Walk:
     def __init__(self, program, start: Front, values, sides, mirrored):
         self.program, self.values, self.sides = program, values, sides
         self.coefficients, self.offset, self.mirror_next = dict(start.coefficients), start.offset, mirrored
+        self.slack = jnp.zeros_like(start.offset)  # taken off a row and its negative alike
 
     def reached(self, equation: Equation) -> bool:
         return not self.coefficients.keys().isdisjoint(equation.outputs)
@@ -114,18 +118,19 @@ class _Walk:
         if self.mirror_next:
             self.coefficients = {slot: _mirrored(c) for slot, c in self.coefficients.items()}
             self.offset = jnp.concatenate([self.offset, -self.offset], 1)
+            self.slack = jnp.concatenate([self.slack, self.slack], 1)
             self.mirror_next = False
 
     def take(self, slot: Slot) -> Coefficients | None:
         """The coefficients at a slot, with what is to be done there done; they are then to be moved on."""
         sides = self.sides.get(slot)
         if sides is not None and slot in self.coefficients:
-            self.mirror()
             if sides.tilt is not None:
+                self.mirror()
                 whole = self.whole(self.coefficients[slot], slot)
                 self.coefficients[slot] = whole + sides.tilt
             if sides.slack is not None:
-                self.offset = self.offset - _total(_absolute(self.coefficients[slot]), sides.slack)
+                self.slack = self.slack + _total(_absolute(self.coefficients[slot]), sides.slack)
         return self.coefficients.pop(slot, None)
 
     def add(self, slot: Slot, coefficients: Coefficients) -> None:
@@ -154,7 +159,7 @@ class _Walk:
         zeros = [jnp.zeros(shapes[i].shape, shapes[i].dtype) for i in moved]
 
         def function(*operands: Array) -> list[Array]:
-            given = dict(zip(moved, operands))
+            given = dict(zip(moved, operands, strict=True))
             return equation.plain(*[given.get(i, value) for i, value in enumerate(fixed)])
 
         if len(coefficients) == 1:
@@ -167,17 +172,8 @@ class _Walk:
                 return
             shape = shapes[moved[0]].shape
             kernel = fixed[1] if len(fixed) > 1 and moved == [0] else None
-            if isinstance(coefficients[0], Patches) and len(moved) == 1:
-                further = self.windowed(equation, coefficients[0], kernel, shape)
-                if further is not None:
-                    self.add(equation.inputs[moved[0]], further)
-                    return
-            if equation.name == "conv_general_dilated" and kernel is not None:
-                rows = self.whole(coefficients[0], equation.outputs[0])
-                further = transposed(equation, kernel, rows.reshape(-1, *rows.shape[2:]), shape)
-                if further is not None:
-                    self.add(equation.inputs[0], further.reshape(*rows.shape[:2], *shape))
-                    return
+            if len(moved) == 1 and self.slid(equation, coefficients[0], kernel, shape):
+                return
         self.transposed(equation, function, coefficients, moved, zeros)
 
     def transposed(self, equation, function, coefficients, moved, zeros) -> None:
@@ -185,32 +181,27 @@ class _Walk:
         _, pull = jax.vjp(function, *zeros)
         rows = self.offset.shape
         whole = []
-        for slot, c in zip(equation.outputs, coefficients):
+        for slot, c in zip(equation.outputs, coefficients, strict=True):
             shape = self.program.shapes[slot]
             whole.append(jnp.zeros((*rows, *shape.shape), shape.dtype) if c is None else self.whole(c, slot))
-        for i, further in zip(moved, jax.vmap(jax.vmap(pull))(whole)):
+        for i, further in zip(moved, jax.vmap(jax.vmap(pull))(whole), strict=True):
             self.add(equation.inputs[i], further)
 
-    def windowed(self, equation, coefficients: Patches, kernel, shape) -> Patches | None:
-        """Patches through a sliding equation or one that only moves unit axes; None where they must become whole."""
+    def slid(self, equation: Equation, coefficients: Coefficients, kernel: Array | None, shape: Sequence[int]) -> bool:
+        """A sliding equation, of patches or of whole maps; whether it was one."""
         slides = sliding(equation, kernel, shape)
-        result = self.program.shapes[equation.outputs[0]].shape
-        if slides is not None and slides.axes_out == coefficients.axes and coefficients.window != (0, 0):
-            extent = [(k - 1) * s + n for k, s, n in zip(coefficients.window, slides.stride, slides.size)]
-            size = [shape[axis] for axis in slides.axes_in]
-            if extent[0] * extent[1] >= size[0] * size[1]:
-                return None
-            return windows.through(
-                coefficients,
-                result,
-                slides.linear,
-                slides.size,
-                slides.stride,
-                slides.before,
-                size[2],
-                slides.axes_in,
-            )
-        return None
+        slot, result = equation.inputs[0], self.program.shapes[equation.outputs[0]].shape
+        if slides is None:
+            return False
+        if isinstance(coefficients, Patches) and slides.axes_out == coefficients.axes:
+            further = windows.through(coefficients, result, slides, shape)
+            if further is not None:
+                self.add(slot, further)
+                return True
+        rows = self.whole(coefficients, equation.outputs[0])
+        moved = whole_map(slides, rows.reshape(-1, *result), shape)
+        self.add(slot, moved.reshape(*rows.shape[:2], *shape))
+        return True
 
     def relaxed(self, equation: Equation, planes: Planes) -> None:
         self.mirror()

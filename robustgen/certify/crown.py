@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from robustgen.certify import patches as windows
 from robustgen.certify.affine import is_affine
-from robustgen.certify.backward import Front, Relation, affine_part, backward, front
+from robustgen.certify.backward import Front, Relation, Sides, affine_part, backward, front
 from robustgen.certify.interpreter import Program, Slot
 from robustgen.certify.patches import Patches
 from robustgen.certify.rows import chosen, starts
@@ -46,7 +46,9 @@ def crown_ibp_margins(logits_fn: LogitsFn, x: Array, y: Array, threat: Threat) -
 def margins(program: Program, state: State, at: Region, y: Array) -> Array:
     """Lower bounds [B, K] of logit_y - logit_k from what is known of a batch; 0 at k = y."""
     classes = program.shapes[program.output].shape[0]
-    lower = bounded(program, state, at, lambda label: front({program.output: differences(label, classes)}), y, mirrored=False)
+    lower = bounded(
+        program, state, at, lambda label: front({program.output: differences(label, classes)}), y, mirrored=False
+    )
     return with_zero(lower[..., 0], y)
 
 
@@ -103,7 +105,8 @@ def unstable(*, budget: Count = BUDGET, lot: Count = 64) -> Refine:
         rows = _fitting(program, slot, at, 1, min(lot, size), budget)
         loose = loose_rows(program, state, slot).reshape(batch, size)
         order = jnp.pad(jnp.argsort(~loose, 1, stable=True), ((0, 0), (0, -size % rows)), mode="edge")
-        known_rows = affine_part(program, front({slot: start.groups(jnp.arange(start.count))}), state.exact())
+        whole = front({slot: start.groups(jnp.arange(start.count))})
+        known_rows = affine_part(program, whole, state.exact(), state.slack or ())
         each = jnp.arange(batch)[:, None]
 
         def step(i: Array, ends: Interval) -> Interval:
@@ -137,15 +140,18 @@ def loose_rows(program: Program, state: State, slot: Slot) -> Array:
     return loose
 
 
-def bounded(program: Program, state: State, at: Region, start: Callable[..., Front], of: Array | None, *, mirrored: bool) -> Array:
+def bounded(
+    program: Program, state: State, at: Region, start: Callable[..., Front], of: Array | None, *, mirrored: bool
+) -> Array:
     """Lower bounds [B, P, O] of rows over the set; `start(of[b])` makes those of example b, by slot."""
     exact = state.exact()
 
-    def one(planes, mine) -> Relation:
-        return backward(program, start(mine), planes, exact, mirrored=mirrored)
+    def one(planes, mine, sides) -> Relation:
+        return backward(program, start(mine), planes, exact, sides, mirrored=mirrored)
 
-    batched = jax.vmap(one, in_axes=(0, None if of is None else 0), axis_size=at.x.shape[0])
-    return concretized(batched(state.planes, of), program, at)
+    batched = jax.vmap(one, in_axes=(0, None if of is None else 0, 0), axis_size=at.x.shape[0])
+    sides = {slot: Sides(slack=slack) for slot, slack in (state.slack or {}).items()}
+    return concretized(batched(state.planes, of, sides), program, at)
 
 
 def concretized(relation: Relation, program: Program, at: Region) -> Array:

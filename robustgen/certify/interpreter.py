@@ -93,13 +93,13 @@ def trace(
         builder = _Builder(tuple(whole))
         start = builder.slot(x, perturbed=True)
         (output,) = builder.inline(jaxpr, [start])
-        builder.fuse()
+        builder.fuse(start, output)
         while names := builder.rewritten(rewrites):
             output = names.get(output, output)
-            builder.fuse()
-    program = Program(start, output, builder.constants, (), frozenset(builder.perturbed), builder.shapes)
-    wanted = needed(program._replace(equations=tuple(builder.equations)), [start], [output])
-    return program._replace(equations=tuple(wanted))
+            builder.fuse(start, output)
+    return Program(
+        start, output, builder.constants, tuple(builder.equations), frozenset(builder.perturbed), builder.shapes
+    )
 
 
 def evaluate(
@@ -111,7 +111,7 @@ def evaluate(
     `UnknownPrimitive` where `rules` has none.
     """
     values = {**program.constants, **known}
-    for equation in needed(program, known, wanted):
+    for equation in needed(program.equations, known, wanted):
         operands = [values[slot] for slot in equation.inputs]
         if not any(isinstance(operand, Interval) for operand in operands):
             results = equation.apply(*operands)
@@ -123,10 +123,10 @@ def evaluate(
     return [values[slot] for slot in wanted]
 
 
-def needed(program: Program, known: Iterable[Slot], wanted: Iterable[Slot]) -> list[Equation]:
-    """The equations between `known` slots and `wanted` ones, in order."""
+def needed(equations: Sequence[Equation], known: Iterable[Slot], wanted: Iterable[Slot]) -> list[Equation]:
+    """Those between `known` slots and `wanted` ones, in order."""
     known, missing, kept = set(known), set(wanted), []
-    for equation in reversed(program.equations):
+    for equation in reversed(equations):
         if missing.difference(known).intersection(equation.outputs):
             missing.update(equation.inputs)
             kept.append(equation)
@@ -195,8 +195,9 @@ class _Builder:
         self.equations.append(Equation(name, params, tuple(args), tuple(outputs), apply or plain, plain))
         return outputs
 
-    def fuse(self) -> None:
-        """Puts one equation in the place of each function in `whole` that JAX wrote out."""
+    def fuse(self, start: Slot, output: Slot) -> None:
+        """Puts one equation in the place of each function in `whole` that JAX wrote out, and drops what is not used."""
+        self.equations = needed(self.equations, [start], [output])
         present = {equation.name for equation in self.equations}
         for name, fn in self.whole:
             if _primitives(fn) <= present:
@@ -209,6 +210,7 @@ class _Builder:
                         apply=lambda *args, fn=fn: [fn(*args)],
                         plain=lambda *args, fn=fn: [fn(*args)],
                     )
+        self.equations = needed(self.equations, [start], [output])
 
     def rewritten(self, rewrites: Mapping[str, Rewrite]) -> dict[Slot, Slot]:
         """Replaces the equations that `rewrites` takes apart; returns the new slots of their results."""
@@ -270,8 +272,7 @@ def _pattern(fn: Callable, x64: bool, shape: tuple[int, ...], dtype: Any) -> Pat
     builder = _Builder(())
     inputs = tuple(builder.slot(s, perturbed=not i) for i, s in enumerate(shapes))
     (output,) = builder.inline(jaxpr, inputs)
-    program = Program(inputs[0], output, builder.constants, tuple(builder.equations), frozenset(), builder.shapes)
-    return Pattern(inputs, output, needed(program, inputs, [output]), builder.constants)
+    return Pattern(inputs, output, needed(builder.equations, inputs, [output]), builder.constants)
 
 
 @functools.cache
@@ -290,8 +291,10 @@ def _choose(index: Array, *cases: Array) -> Array:
 
 
 def _apply(primitive, params: Mapping[str, Any]) -> Callable[..., list[Array]]:
-    def apply(*args: Array) -> list[Array]:
-        results = primitive.bind(*args, **primitive.get_bind_params(dict(params)))
-        return list(results) if primitive.multiple_results else [results]
+    return functools.partial(bind, primitive, params)
 
-    return apply
+
+def bind(primitive: Any, params: Mapping[str, Any], *args: Array) -> list[Array]:
+    """What a primitive gives for arrays."""
+    results = primitive.bind(*args, **primitive.get_bind_params(dict(params)))
+    return list(results) if primitive.multiple_results else [results]

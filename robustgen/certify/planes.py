@@ -68,7 +68,8 @@ def relu(x: Interval) -> Relaxed:
     else 0; a tie gives 0, as auto_LiRPA's u / (u - l) > 0.5 does.
     """
     low, high = x
-    active, unstable = low >= 0, (low < 0) & (high > 0)
+    active = low >= 0
+    unstable = ~(active | (high <= 0))  # a bound that is not known makes neither
     width = jnp.where(unstable, high - low, 1.0)
     chord = jnp.where(active, 1.0, jnp.where(unstable, high / width, 0.0))
     offset = jnp.where(unstable, -low * chord, 0.0)
@@ -120,7 +121,7 @@ def _shifted(plane: Plane, a: Operand, b: Operand) -> Plane:
     slopes = tuple(s for s, o in ((slope, a), (1 - slope, b)) if isinstance(o, Interval))
     for exact, weight in ((a, slope), (b, 1 - slope)):
         if not isinstance(exact, Interval):
-            offset = offset + weight * exact
+            offset = offset + weight * jnp.where(weight == 0, 0.0, exact)  # max(-inf, x) is x
     return Plane(slopes, offset)
 
 

@@ -36,8 +36,8 @@ class State(NamedTuple):
     """By slot: an `Interval` of arrays [B, *shape] where it depends on the input, else the array [*shape] itself.
 
     planes: by number of equation, [B, ...], for those that are not affine. tight: the slots whose intervals the linear
-    pass cannot better. free: those of them whose elements vary independently. slack: how far a computed value may be off
-    that of its equation, [B, *shape], or [*shape] for all; only where rounding is accounted for.
+    pass cannot better. free: those of them whose elements vary independently. slack: how far a computed value may be
+    off that of its equation, [B, *shape], or [*shape] for all; only where rounding is accounted for.
     """
 
     values: dict[Slot, Any]
