@@ -35,7 +35,7 @@ _SELECTION = flags.DEFINE_integer("num_selection", 100, "Samples that choose the
 _SAMPLES = flags.DEFINE_integer("num_samples", 100_000, "Samples that judge it (n).", lower_bound=1)
 _ALPHA = flags.DEFINE_float("alpha", 0.001, "How often a certificate may be wrong.", 1e-12, 0.499)
 _DEPTH = flags.DEFINE_integer("depth", 5, "Convolutions of the denoiser.", lower_bound=2)
-_WIDTH = flags.DEFINE_integer("width", 32, "Channels of the denoiser.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer("width", 16, "Channels of the denoiser.", lower_bound=1)
 _EPOCHS = flags.DEFINE_integer("denoiser_epochs", 150, "Passes over the training split, for each objective.", 1)
 _QUIET = flags.DEFINE_bool("quiet", False, "Print results only.")
 
