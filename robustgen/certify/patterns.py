@@ -51,20 +51,20 @@ def occurrences(
 
 def _grown(pattern: Pattern, start: Slot, equations, constants, shapes, users) -> Found | None:
     """The occurrence of a pattern whose first argument is `start`, if there is one."""
-    bound: dict[Slot, Slot] = {pattern.inputs[0]: start}
-    root = None
-    for wanted in pattern.equations:
+
+    def grow(index: int, bound: dict[Slot, Slot], root: int) -> Found | None:
+        if index == len(pattern.equations):
+            return Found(root, tuple(bound[slot] for slot in pattern.inputs))
+        wanted = pattern.equations[index]
         known = [bound[slot] for slot in wanted.inputs if slot in bound]
         for number in users.get(known[0], ()) if known else range(len(equations)):
             pairs = _unified(wanted, equations[number], pattern, bound, constants, shapes)
-            if pairs is not None:
-                bound.update(pairs)
-                root = number
-                break
-        else:
-            return None
-    complete = root is not None and pattern.output in wanted.outputs and all(slot in bound for slot in pattern.inputs)
-    return Found(root, tuple(bound[slot] for slot in pattern.inputs)) if complete else None
+            found = None if pairs is None else grow(index + 1, {**bound, **pairs}, number)
+            if found is not None:
+                return found
+        return None
+
+    return grow(0, {pattern.inputs[0]: start}, -1)
 
 
 def _unified(wanted, equation, pattern: Pattern, bound, constants, shapes) -> dict[Slot, Slot] | None:

@@ -28,7 +28,7 @@ def _near_start(low: Array, high: Array) -> Array:
 
 
 def _integer_pow(equation: Equation, x: Interval) -> Relaxed:
-    """x ** y for a whole y. The square is touched as `bilinear.square` says, so that variances stay positive; auto_LiRPA
+    """x ** y for a whole y. The square is touched where `bilinear.square` says: variances stay positive. auto_LiRPA
     does so for x * x alone."""
     return bilinear.square(equation, x) if equation.params["y"] == 2 else curve(_whole_power)(equation, x)
 
