@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from robustgen.certify.smoothing.votes import Plan, Votes, count
 from robustgen.core import Array, Key, LogitsFn, Net
@@ -51,6 +51,7 @@ def sample(
       index: each example's number in its data set, [N]; with `seed`, what noise is drawn from. Default 0 .. N-1.
       batch_size: rows of a forward pass; default 512 on a CPU, 1024 elsewhere. Another width draws the same noise and
         may round logits differently: a sample at the border of two classes to within float32 could change its vote.
+      devices: one example each at a time; default: this process's.
       stretch: samples of an example between two looks of the host; default 10 000. Nothing depends on it.
       journal: a file; the same call with it resumes, and `kill -9` loses no more than one stretch a device.
 
@@ -60,11 +61,12 @@ def sample(
     if len(x) == 0:
         raise KnobError("x", "must hold at least one example")
     index = np.arange(len(x)) if index is None else np.asarray(index)
-    devices = jax.devices() if devices is None else devices
+    devices = jax.local_devices() if devices is None else devices
     batch_size = batch_size or (512 if devices[0].platform == "cpu" else 1024)
     mesh = jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     net = net if isinstance(net, (Net, jax.tree_util.Partial)) else jax.tree_util.Partial(net)
     logits = _logits(net, x, batch_size, devices[0])
+    net = jax.device_put(net, NamedSharding(mesh, PartitionSpec()))  # a copy on every device, once
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), index)
     notes = open_records(journal, _identity(plan, seed, index, x, logits, batch_size, devices[0]), kind="smoothing")
     try:
