@@ -2,17 +2,19 @@
 
 A neuron of a convolution depends on a window of every earlier map, so a relation of rows to a map of [H, W, C] is kept
 as windows [kh, kw, C] and where they lie. Going back through a convolution is then a product of windows with one small
-matrix, whatever the size of the map (Xu et al. 2020, arXiv 2011.13824, appendix B.1, name this form "patches"). A window
-may reach over the map's edge: what lies there is zero or is masked away.
+matrix, whatever the size of the map (Xu et al. 2020, arXiv 2011.13824, appendix B.1, name this form "patches"). A
+window may reach over the map's edge: what lies there is zero or is masked away.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from robustgen.certify.convolution import Sliding
 from robustgen.core import Array
 
 _LARGEST_MATRIX = 1 << 22
@@ -59,9 +61,11 @@ def canonical(array: Array, axes: tuple[int, int, int]) -> Array:
 
 def windows(patches: Patches, array: Array) -> Array:
     """What a map [H, W, C] holds under each window: [P, kh, kw, C], zero outside the map."""
-    before, after = _overhang(patches, array.shape)
+    before, after = _overhang(patches, array.shape[:2])
     padded = jnp.pad(array, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
-    corners = patches.at * jnp.array(patches.stride) + jnp.array([b - o for b, o in zip(before, patches.offset)])
+    corners = patches.at * jnp.array(patches.stride) + jnp.array(
+        [b - o for b, o in zip(before, patches.offset, strict=True)]
+    )
     size = (*patches.window, array.shape[2])
     return jax.vmap(lambda corner: jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), size))(corners)
 
@@ -70,7 +74,9 @@ def dense(patches: Patches, shape: Sequence[int]) -> Array:
     """The same coefficients as a whole array [P, O, *shape]."""
     height, width, channels = (shape[axis] for axis in patches.axes)
     before, after = _overhang(patches, (height, width))
-    corners = patches.at * jnp.array(patches.stride) + jnp.array([b - o for b, o in zip(before, patches.offset)])
+    corners = patches.at * jnp.array(patches.stride) + jnp.array(
+        [b - o for b, o in zip(before, patches.offset, strict=True)]
+    )
     count, rows = patches.at.shape[0], patches.values.shape[1]
     values = jnp.broadcast_to(patches.values, (count, *patches.values.shape[1:]))
     empty = jnp.zeros((rows, before[0] + height + after[0], before[1] + width + after[1], channels), values.dtype)
@@ -107,39 +113,30 @@ def added(a: Patches, b: Patches) -> Patches | None:
     return dataclasses.replace(a, values=parts[0] + parts[1], offset=offset)
 
 
-def through(
-    patches: Patches,
-    shape: Sequence[int],
-    linear: Callable[[Array], Array],
-    size: tuple[int, int],
-    stride: tuple[int, int],
-    before: tuple[int, int],
-    channels: int,
-    axes: tuple[int, int, int],
-) -> Patches:
-    """The relation to the operand of a sliding linear function whose result has `shape`.
+def through(patches: Patches, result: Sequence[int], slides: Sliding, shape: Sequence[int]) -> Patches | None:
+    """The relation to the operand, of `shape`, of a sliding equation; `result` is its result's shape.
 
-    `linear` computes [1, h, w, channels] -> [1, h', w', C] without padding; `size` is how far it sees (dilation
-    included), `before` the padding at the top and left, `axes` those of the operand.
+    None where the windows would be no smaller than the map.
     """
-    patches = _masked(patches, shape)
-    window = tuple((k - 1) * s + extent for k, s, extent in zip(patches.window, stride, size))
-    operand = jax.ShapeDtypeStruct((1, *window, channels), patches.values.dtype)
-    pull = jax.linear_transpose(linear, operand)
-    flat = patches.values.reshape(-1, 1, *patches.values.shape[2:])
-    inner, outer = flat[0].size, operand.size
+    window = [(k - 1) * s + n for k, s, n in zip(patches.window, slides.stride, slides.size, strict=True)]
+    height, width, channels = (shape[axis] for axis in slides.axes_in)
+    if window[0] * window[1] >= height * width:
+        return None
+    values = _masked(patches, result).values
+    flat = values.reshape(-1, *values.shape[2:])
+    inner, outer = math.prod(flat.shape[1:]), window[0] * window[1] * channels
     if inner * outer <= _LARGEST_MATRIX and flat.shape[0] * 4 >= inner:
-        matrix = jax.vmap(pull)(jnp.eye(inner, dtype=flat.dtype).reshape(inner, *flat.shape[1:]))[0]
-        moved = jnp.dot(flat.reshape(-1, inner), matrix.reshape(inner, outer), precision=jax.lax.Precision.HIGHEST)
+        matrix = slides.pull(jnp.eye(inner, dtype=flat.dtype).reshape(inner, *flat.shape[1:])).reshape(inner, outer)
+        moved = jnp.dot(flat.reshape(-1, inner), matrix, precision=jax.lax.Precision.HIGHEST)
     else:
-        moved = jax.vmap(pull)(flat)[0]
+        moved = slides.pull(flat)
     return Patches(
-        moved.reshape(*patches.values.shape[:2], *window, channels),
+        moved.reshape(*values.shape[:2], *window, channels),
         patches.at,
-        tuple(a * s for a, s in zip(patches.stride, stride)),
-        tuple(o * s + b for o, s, b in zip(patches.offset, stride, before)),
+        tuple(a * s for a, s in zip(patches.stride, slides.stride, strict=True)),
+        tuple(o * s + b for o, s, b in zip(patches.offset, slides.stride, slides.before, strict=True)),
         patches.grid,
-        axes,
+        slides.axes_in,
     )
 
 
@@ -155,8 +152,8 @@ def _masked(patches: Patches, shape: Sequence[int]) -> Patches:
 def _overhang(patches: Patches, size: Sequence[int]) -> tuple[list[int], list[int]]:
     """How far the windows of the whole grid reach over the map's edges: (top, left), (bottom, right)."""
     before = [max(offset, 0) for offset in patches.offset]
-    last = [(g - 1) * s - o for g, s, o in zip(patches.grid, patches.stride, patches.offset)]
-    return before, [max(at + k - n, 0) for at, k, n in zip(last, patches.window, size)]
+    last = [(g - 1) * s - o for g, s, o in zip(patches.grid, patches.stride, patches.offset, strict=True)]
+    return before, [max(at + k - n, 0) for at, k, n in zip(last, patches.window, size, strict=True)]
 
 
 def _rows(patches: Patches, under: Array) -> tuple[Array, Array]:

@@ -47,7 +47,9 @@ def chosen(known: Front, start: Start, rows: Array) -> Front:
             return dataclasses.replace(c, values=values[:, None], at=c.at[group])
         return c[group, member][:, None]
 
-    return Front({slot: coefficients(c) for slot, c in known.coefficients.items()}, known.offset[group, member][:, None])
+    return Front(
+        {slot: coefficients(c) for slot, c in known.coefficients.items()}, known.offset[group, member][:, None]
+    )
 
 
 def _whole(shape: Sequence[int], dtype: jnp.dtype) -> Start:

@@ -54,8 +54,8 @@ class State(NamedTuple):
 Refine = Callable[[Program, State, Slot, Region], Interval]
 """Bounds of a slot, from what is known before it; they replace those of interval arithmetic."""
 
-Amend = Callable[[Program, Equation, State], None]
-"""Changes, in the state, what an equation has just given: widens its values, and notes their slack."""
+Amend = Callable[[Program, int, State], None]
+"""Changes, in the state, what the equation of that number has just given: widens its values, notes their slack."""
 
 
 def region(threat: Threat, x: Array) -> Region:
@@ -89,7 +89,7 @@ def analysed(program: Program, at: Region, refine: Refine, amend: Amend = lambda
             _bound(equation, state)
             state.planes[number] = mapped(equation, state.values, first_planes)
             state.tight.update(equation.outputs)
-        amend(program, equation, state)
+        amend(program, number, state)
     return state
 
 
