@@ -5,6 +5,7 @@ All take x in [0, 1], [B, H, W, C] float32, normalise it themselves, and return 
 
 from robustgen.models.cnn import small_cnn as small_cnn  # TRADES' SmallCNN: four convolutions, for MNIST
 from robustgen.models.cnn import wong_cnn as wong_cnn  # Wong & Kolter's conv16-conv32-fc100, for MNIST
+from robustgen.models.cnn7 import cnn7 as cnn7  # CNN7 with batch norm, for certified training
 from robustgen.models.importing import import_net as import_net  # weights from elsewhere, by an explicit map of names
 from robustgen.models.mlp import mlp as mlp  # dense layers of given widths
 from robustgen.models.net import init as init  # module -> Net with fresh parameters
