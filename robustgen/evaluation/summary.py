@@ -12,7 +12,10 @@ from robustgen.evaluation.metrics import Outcome, OverSeeds
 from robustgen.evaluation.results import Run
 
 LEVEL = 0.05
-SYMBOLS = {"alpha": "α", "beta": "β", "eps": "ε", "gamma": "γ", "kappa": "κ", "lambda": "λ", "sigma": "σ", "rho": "ρ"}
+SYMBOLS = {
+    "alpha": "α", "beta": "β", "eps": "ε", "gamma": "γ", "kappa": "κ", "lambda": "λ", "sigma": "σ", "rho": "ρ",
+    "tau": "τ",
+}  # fmt: skip
 
 
 class Row(NamedTuple):
