@@ -46,7 +46,9 @@ def region_of(model: Model, claims: Claims) -> Region:
     return Region(model.threat, claims.x, claims.box)
 
 
-def known_within(model: Model, at: Region, lower: Mapping[Slot, Array], upper: Mapping[Slot, Array], refine: Refine | None = None) -> State:
+def known_within(
+    model: Model, at: Region, lower: Mapping[Slot, Array], upper: Mapping[Slot, Array], refine: Refine | None = None
+) -> State:
     """All intervals and planes where some slots are within given intervals, tightened by `refine` where that helps."""
     program = model.program
     state = State({**program.constants, program.input: at.box}, {}, {program.input}, set())
@@ -94,14 +96,18 @@ def first_duals(model: Model, state: State, claims: Claims) -> Duals:
     return Duals(alphas, tilts, jnp.zeros_like(claims.b)[:, None])
 
 
-def bounds(model: Model, state: State, claims: Claims, duals: Duals, nudges: Mapping[int, Array] | None = None) -> Array:
+def bounds(
+    model: Model, state: State, claims: Claims, duals: Duals, nudges: Mapping[int, Array] | None = None
+) -> Array:
     """The lower bounds [B] that duals give. nudges, by equation, are added to the offsets of both planes: the gradient
     at nudges of zero is the coefficient of the equation's result."""
     linear = relations(model, state, claims, duals, nudges)
     return concretized(linear, model.program, region_of(model, claims))[:, 0, 0] - _supports(state, duals.tilts)
 
 
-def relations(model: Model, state: State, claims: Claims, duals: Duals, nudges: Mapping[int, Array] | None = None) -> Relation:
+def relations(
+    model: Model, state: State, claims: Claims, duals: Duals, nudges: Mapping[int, Array] | None = None
+) -> Relation:
     """The claims' rows as linear functions of the input [B, 1, 1, ...], without what the multipliers take off."""
     program, exact = model.program, state.exact()
     planes = {**state.planes, **{n: planes_at(program, state, n, duals.alphas[n]) for n in duals.alphas}}
@@ -136,7 +142,9 @@ def _supports(state: State, tilts: Mapping[Slot, Array]) -> Array:
     return total
 
 
-def ascended_bounds(model: Model, state: State, claims: Claims, splits: Splits, start: Duals, steps: Ascent, enough: Array) -> tuple[Array, Duals]:
+def ascended_bounds(
+    model: Model, state: State, claims: Claims, splits: Splits, start: Duals, steps: Ascent, enough: Array
+) -> tuple[Array, Duals]:
     """The best bounds [B] found from `start`, less `enough` [B] in deciding when to stop, and what gave them.
 
     Only the intervals that a split gave have multipliers, of the sign that can pay: more would be sound, and noise.
@@ -153,7 +161,9 @@ def ascended_bounds(model: Model, state: State, claims: Claims, splits: Splits, 
     def bound(duals: Duals) -> Array:
         return (bounds(model, state, claims, back(duals)) - enough)[:, None]
 
-    best, duals = ascended(bound, project(scaled), project, steps._replace(enough=0.0), jnp.full((*enough.shape, 1), -jnp.inf))
+    best, duals = ascended(
+        bound, project(scaled), project, steps._replace(enough=0.0), jnp.full((*enough.shape, 1), -jnp.inf)
+    )
     return best[:, 0] + enough, back(duals)
 
 

@@ -23,10 +23,9 @@ from robustgen.core import Array, Interval
 
 
 class Candidates(NamedTuple):
-    """Every neuron of every site in one row [B, N]: where it would be split, whether it can be, and the estimates."""
+    """Every neuron of every site in one row [B, N]: where it would be split, and the estimates; -inf if it cannot be."""
 
     point: Array
-    open: Array
     score: Array
 
 
@@ -48,7 +47,7 @@ def candidates(model: Model, state: State, claims: Claims, duals: Duals) -> Cand
             for ends in ((low, point), (point, high))
         ]
         score = jnp.minimum(*gains) + 0.1 * jnp.maximum(*gains)
-        found.append([a.reshape(low.shape[0], -1) for a in (point, inside, jnp.where(inside, score, -jnp.inf))])
+        found.append([a.reshape(low.shape[0], -1) for a in (point, jnp.where(inside, score, -jnp.inf))])
     return Candidates(*(jnp.concatenate(parts, 1) for parts in zip(*found, strict=True)))
 
 
@@ -69,25 +68,23 @@ def _at(planes: Planes, c: Array, s: Array) -> Array:
     return jnp.where(c > 0, c * lower, c * upper)
 
 
-def chosen(model: Model, state: State, claims: Claims, splits: Splits, *, num_candidates: int) -> tuple[Array, Array, Array]:
-    """(neuron [B], point [B], how many can be split [B]): the neuron whose worse child is best by one pass."""
+def chosen(model: Model, state: State, claims: Claims, splits: Splits, *, num_candidates: int) -> tuple[Array, Array]:
+    """(neuron [B], point [B]): the neuron whose worse child is best by one pass."""
     duals = duals_of(splits)
     found = candidates(model, state, claims, duals)
-    count = jnp.sum(found.open, 1)
     if num_candidates == 1:
         best = jnp.argmax(found.score, 1)
-        return best, _pick(found.point, best), count
+        return best, _pick(found.point, best)
     scores, neurons = jax.lax.top_k(found.score, min(num_candidates, found.score.shape[1]))
 
     def worth(neuron: Array) -> Array:
-        low, high = (
-            _bounded_again(model, claims, part, duals) for part in split(model, splits, neuron, _pick(found.point, neuron))
-        )
+        parts = split(model, splits, neuron, _pick(found.point, neuron))
+        low, high = (_bounded_again(model, claims, part, duals) for part in parts)
         return jnp.minimum(low, high) + 1e-2 * jnp.maximum(low, high)
 
     worths = jnp.where(jnp.isfinite(scores), jax.lax.map(worth, neurons.T).T, -jnp.inf)
     best = jnp.take_along_axis(neurons, jnp.argmax(worths, 1)[:, None], 1)[:, 0]
-    return best, _pick(found.point, best), count
+    return best, _pick(found.point, best)
 
 
 def _bounded_again(model: Model, claims: Claims, splits: Splits, duals: Duals) -> Array:

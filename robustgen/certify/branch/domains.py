@@ -67,10 +67,12 @@ class Round(NamedTuple):
     """What came of splitting N domains: 2 N children, all of whose fields are [2 N, ...].
 
     children: low parts first, then the high parts; x: a member of each one's set (not always of its part), where the
-    claim fails or nearly; worst: the largest row there; undecided: how much is left to split.
+    claim fails or nearly; worst: the largest row there; undecided: how much is left to split; magnitude [2 N, K]: how
+    large the outputs may be.
     """
 
     children: Domains
     x: Array
     worst: Array
     undecided: Array
+    magnitude: Array

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustgen.certify.branch.domains import Claims
+from robustgen.certify.branch.method import violation
 from robustgen.core import Array, Key, LogitsFn, Threat
 from robustgen.knobs import Count, Positive, checked
 
@@ -20,22 +21,23 @@ class Found(NamedTuple):
     worst: float
 
 
+Descend = Callable[[LogitsFn, Claims, Array], tuple[Array, Array]]
+"""(fn, claims [N], x [N, ...] to start from) -> members x of the sets, and the largest row of each claim there."""
+
+
 @checked
-def descents(fn: LogitsFn, threat: Threat, *, num_steps: Count, step_size: Positive) -> Callable[[Claims, Array], tuple[Array, Array]]:
-    """Compiled: (claims [N], x [N, ...] to start from) -> the x with the smallest worst row on each path, and that row.
+def descents(threat: Threat, *, num_steps: Count, step_size: Positive) -> Descend:
+    """The x with the smallest worst row on each path, and that row.
 
     `num_steps` of the steepest descent that the threat has, from `step_size` (a fraction of the box, linearly to zero).
     """
 
-    def worst(claims: Claims, x: Array) -> Array:
-        return jnp.max(jnp.einsum("brk,bk->br", claims.A, fn(x), precision="highest") - claims.b, 1)
-
-    def run(claims: Claims, x: Array) -> tuple[Array, Array]:
+    def run(fn: LogitsFn, claims: Claims, x: Array) -> tuple[Array, Array]:
         width = claims.upper - claims.lower
 
         def step(i: Array, carry: tuple) -> tuple:
             x, best, least = carry
-            rows, pull = jax.vjp(lambda v: worst(claims, v), x)
+            rows, pull = jax.vjp(lambda v: violation(fn, claims, v), x)
             (gradient,) = pull(jnp.ones_like(rows))
             best, least = _better(best, least, x, rows)
             move = step_size * (1 - i / num_steps)
@@ -43,7 +45,7 @@ def descents(fn: LogitsFn, threat: Threat, *, num_steps: Count, step_size: Posit
 
         start = projected(threat, claims, x)
         x, best, least = jax.lax.fori_loop(0, num_steps, step, (start, start, jnp.full(x.shape[:1], jnp.inf)))
-        return _better(best, least, x, worst(claims, x))
+        return _better(best, least, x, violation(fn, claims, x))
 
     return jax.jit(run)
 

@@ -97,7 +97,9 @@ class Pool:
         if len(self.free) < count:
             size = len(self.leaves[0])
             grown = max(count, size // 2, 1024)
-            self.leaves = [np.concatenate([leaf, np.zeros((grown, *leaf.shape[1:]), leaf.dtype)]) for leaf in self.leaves]
+            self.leaves = [
+                np.concatenate([leaf, np.zeros((grown, *leaf.shape[1:]), leaf.dtype)]) for leaf in self.leaves
+            ]
             self.free.extend(range(size + grown - 1, size - 1, -1))
         taken = self.free[-count:] if count else []
         del self.free[len(self.free) - count :]

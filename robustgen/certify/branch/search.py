@@ -5,6 +5,7 @@ accepts. Nothing is compiled anew as domains come and go: batches are of one siz
 """
 
 import enum
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Search:
         self.lower = np.full(len(slack), np.inf)
         self.closed = self.stuck = self.rounds = 0
         self.held: dict[int, float] = {}
+        self.unseen = set(range(len(slack)))
         self.pool: Pool | None = None
 
     def refuted(self, claim: int) -> bool:
@@ -83,15 +85,16 @@ class Search:
     def take(self, found: Round, leaf: Callable[[int, Domains], tuple[float, np.ndarray | None]] | None) -> None:
         """Enters what a round (host arrays, no padding) found: closes, refutes, or pushes its children."""
         children = found.children
+        self.unseen -= set(children.claim.tolist())
         self.offer(children.claim, found.x, found.worst)
         alive = np.array([not self.refuted(int(claim)) for claim in children.claim], bool)
         closed = children.bound > self.slack[children.claim]
         self._close(children, alive & closed)
         decided = alive & ~closed & (found.undecided == 0)
         for i in np.flatnonzero(decided):
-            self._decide(_rows(children, np.array([i])), leaf)
+            self._decide(rows(children, np.array([i])), leaf)
         if np.any(rest := alive & ~closed & ~decided):
-            self.pool.push(_rows(children, np.flatnonzero(rest)))
+            self.pool.push(rows(children, np.flatnonzero(rest)))
 
     def _close(self, children: Domains, which: np.ndarray) -> None:
         self.closed += int(which.sum())
@@ -115,7 +118,7 @@ class Search:
     def status(self) -> list[Status]:
         """Of each claim, as far as is known."""
         opened = {} if self.pool is None else self.pool.claims()
-        still = {**self.held, **opened}
+        still = {*self.held, *opened, *self.unseen}
         return [
             Status.REFUTED if n in self.found else Status.OPEN if n in still or self.refuted(n) else Status.PROVED
             for n in range(len(self.slack))
@@ -124,6 +127,7 @@ class Search:
     def settled(self, seconds: float) -> Settled:
         """The result."""
         lower = self.lower.copy()
+        lower[list(self.unseen)] = -np.inf
         for known in (self.held, {} if self.pool is None else self.pool.claims()):
             for claim, bound in known.items():
                 lower[claim] = min(lower[claim], bound)
@@ -150,7 +154,7 @@ def explored(
         domains = search.pool.pop(batch)
         number = len(domains.bound)
         filled = np.arange(batch) % number
-        padded = _rows(domains, filled)
+        padded = rows(domains, filled)
         found = step(search.claims.rows(padded.claim), padded, search.slack[padded.claim].astype(np.float32))
         search.take(_unpadded(jax.device_get(found), domains, batch), leaf)
         search.rounds += 1
@@ -166,12 +170,13 @@ def _unpadded(found: Round, domains: Domains, batch: int) -> Round:
     """The children of the domains alone, with their claims."""
     number = len(domains.bound)
     kept = np.concatenate([np.arange(number), batch + np.arange(number)])
-    found = _rows(found, kept)
+    found = rows(found, kept)
     claim = np.concatenate([domains.claim, domains.claim]).astype(np.int32)
     return found._replace(children=found.children._replace(claim=claim))
 
 
-def _rows(tree: Any, which: np.ndarray) -> Any:
+def rows(tree: Any, which: np.ndarray) -> Any:
+    """Some rows of every leaf."""
     return jax.tree.map(lambda leaf: leaf[which], tree)
 
 
@@ -191,13 +196,12 @@ def restored(search: Search, path: pathlib.Path) -> None:
         search.pool.load(leaves)
         search.closed, search.stuck, search.rounds = (int(n) for n in file["numbers"])
         search.lower = file["lower"]
+        search.unseen = set()
         search.held = {int(claim): float(bound) for claim, bound in file["held"]}
 
 
 def _mark(claims: Claims) -> np.ndarray:
     """Tells questions apart: a digest of the claims."""
-    import hashlib
-
     digest = hashlib.sha256()
     for field in claims:
         digest.update(np.ascontiguousarray(field).tobytes())

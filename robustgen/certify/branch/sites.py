@@ -29,7 +29,13 @@ class Site(NamedTuple):
 
 def splittable(fn: LogitsFn, shape: Sequence[int], dtype: jnp.dtype) -> Program:
     """The program of `fn` [B, *shape] -> [B, K] on one row, with every maximum as b + relu(a - b), which can be split."""
-    rewrites = {**REWRITES, "max": _max, "min": _min, "reduce_max": _reduce(jnp.maximum), "reduce_min": _reduce(jnp.minimum)}
+    rewrites = {
+        **REWRITES,
+        "max": _max,
+        "min": _min,
+        "reduce_max": _reduce(jnp.maximum),
+        "reduce_min": _reduce(jnp.minimum),
+    }
     return trace(lambda row: fn(row[None])[0], jax.ShapeDtypeStruct(tuple(shape), dtype), WHOLE, rewrites)
 
 
@@ -53,7 +59,9 @@ def is_piecewise_linear(program: Program) -> bool:
     )
 
 
-def points(program: Program, site: Site, values: Mapping[Slot, Array], lower: Array, upper: Array) -> tuple[Array, Array]:
+def points(
+    program: Program, site: Site, values: Mapping[Slot, Array], lower: Array, upper: Array
+) -> tuple[Array, Array]:
     """Where to split intervals [B, *shape], and which there is still something to split in (both [B, *shape]).
 
     At a kink strictly inside; smooth functions in the middle, until the interval is all but a point.
