@@ -3,7 +3,9 @@
     python experiments/train.py --config=configs/digits_exp_ibp.py --workdir=runs/digits_exp_ibp
     python experiments/evaluate.py --config=configs/digits_exp_ibp.py --workdir=runs/digits_exp_ibp
 
-The full length has not been run yet.
+Measured by experiments/pareto.py, of which this is one setting: means of 3 seeds on 500 test images (2 CPU cores,
+jax 0.12): clean 97.7 [95.9, 98.7] %, robust 83.3 [79.7, 86.3] % under PGD-50x3, certified 61.7 [57.4, 65.9] % by IBP.
+The weight was fixed beforehand; rate, ramps and length are those of digits_ibp.
 """
 
 import fiddle as fdl
