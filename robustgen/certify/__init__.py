@@ -9,3 +9,6 @@ from robustgen.certify.ibp import margin_lower as margin_lower
 from robustgen.certify.ibp import margins_lower as margins_lower
 from robustgen.certify.interpreter import UnknownPrimitive as UnknownPrimitive
 from robustgen.certify.rules import RULES as RULES
+from robustgen.certify.sound import sound_alpha_crown as sound_alpha_crown
+from robustgen.certify.sound import sound_crown as sound_crown
+from robustgen.certify.sound import sound_crown_ibp as sound_crown_ibp

@@ -1,7 +1,8 @@
 """Certifiers made of linear bounds: CROWN, CROWN-IBP, alpha-CROWN.
 
-Status of the arithmetic: the bounds of real arithmetic, evaluated in the network's own precision with matrix products at
-the highest one. Margins are lowered by a little more than the rounding usually seen, which is no proof about rounding.
+Status of the arithmetic: the bounds of real arithmetic, evaluated in the network's own precision with matrix products
+at the highest one. Margins are lowered by a little more than the rounding usually seen, which is no proof about
+rounding; `sound` has certifiers that prove it.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,11 @@ def alpha_crown(
     Published: 20 steps, rate 0.5, which decays by 0.98 a step. Ends early once all examples of a batch are certified.
     """
     steps = ascent(num_steps=num_steps, learning_rate=learning_rate, decay=decay, enough=_ENOUGH)
-    return _certifier(threat, lambda logits_fn, x, y: alpha_margins(logits_fn, x, y, threat, steps=steps, refine=refine))
+
+    def margins(logits_fn: LogitsFn, x: Array, y: Array) -> Array:
+        return alpha_margins(logits_fn, x, y, threat, steps=steps, refine=refine)
+
+    return _certifier(threat, margins)
 
 
 _ENOUGH = 1e-3
