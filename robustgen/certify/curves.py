@@ -71,7 +71,7 @@ def shaped(*places: float, convex_first: bool, **rest) -> Relaxation:
 
     With two inflections it must be concave outside: see `bends`.
     """
-    return curve(lambda equation, x: bends(x, places, convex_first)._replace(**rest))
+    return curve(lambda equation, x, *others: bends(x, places, convex_first)._replace(**rest))
 
 
 def bends(x: Interval, places: Sequence[float], convex_first: bool = False) -> Bend:

@@ -15,8 +15,11 @@ def two_pieces(equation: Equation, *operands: Operand) -> Relaxed:
     Plain CROWN's choice is relu's: below (above, where r < s) the slope r where u > -l, else s, as in auto_LiRPA.
     """
     x, *rest = operands
+    bounds = RULES[equation.name](equation, *operands)
     if not isinstance(x, Interval) or any(isinstance(operand, Interval) for operand in rest):
-        return constant(RULES[equation.name](equation, *operands), operands)
+        return constant(bounds, operands)
+    known = jnp.isfinite(x.lower) & jnp.isfinite(x.upper)
+    x = Interval(*(jnp.where(known, end, 1.0) for end in x))
     one = jnp.ones_like(x.lower)
     left, right = -equation.apply(-one, *rest)[0], equation.apply(one, *rest)[0]
     bend, up = right - left, right >= left
@@ -29,7 +32,10 @@ def two_pieces(equation: Equation, *operands: Operand) -> Relaxed:
             below, above = base.planes(alpha, None)
             slope = left + bend * jnp.where(upward, below.slopes[0], above.slopes[0])
             sides.append(Plane((slope,), bend * jnp.where(upward, below.offset, above.offset)))
-        return Planes(*(side._replace(offset=side.offset + s) for side, s in zip(sides, (-slack, slack), strict=True)))
+        moved = zip(sides, (-slack, slack), bounds, strict=True)
+        return Planes(
+            *(Plane((jnp.where(known, *p.slopes, 0),), jnp.where(known, p.offset + s, c)) for p, s, c in moved)
+        )
 
     return Relaxed(over_leading_axes(planes, x.lower.ndim), (base.start[0], base.start[0]))
 
@@ -81,7 +87,7 @@ def _ramp(x: Interval, least: float | Array, most: float | Array) -> Relaxed:
     def planes(alpha_lower: Array, alpha_upper: Array) -> Planes:
         lower = jnp.where(below, alpha_lower * steep_below, chord)
         upper = jnp.where(above, alpha_upper * steep_above, chord)
-        ends = flat[1] - times(lower, high), flat[0] - times(upper, low)
+        ends = flat[0] - times(lower, low), flat[1] - times(upper, high)
         return Planes(
             Plane((lower,), jnp.where(below, least - lower * least, ends[0]) - slack(lower)),
             Plane((upper,), jnp.where(above, most - upper * most, ends[1]) + slack(upper)),

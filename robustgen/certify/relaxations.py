@@ -19,7 +19,7 @@ from robustgen.core import Array, Interval
 _POSITIVE = dict(domain=(0.0, math.inf), inside=1.0)
 _UNIT = dict(domain=(-1.0, 1.0))
 _TINY = 1e-30
-_TABLE = 0.01  # the distance of the tangents that auto_LiRPA tabulates
+_TABLE = 0.01  # the distance of the tangents that auto_LiRPA tabulates; taken over where no net suffers from it
 
 
 def _near_start(low: Array, high: Array) -> Array:
@@ -45,7 +45,7 @@ def _whole_power(equation: Equation, x: Interval) -> Bend:
         return Bend((begin, end), (-begin, -end), domain, inside)
     if y % 2 == 0:
         return Bend(EVERYWHERE, NOWHERE, closest=_level)
-    return Bend((0.0, math.inf), (-math.inf, 0.0), step=_TABLE) if y > 1 else Bend(EVERYWHERE, NOWHERE)
+    return Bend((0.0, math.inf), (-math.inf, 0.0)) if y > 1 else Bend(EVERYWHERE, NOWHERE)
 
 
 def _level(low: Array, high: Array) -> Array:
