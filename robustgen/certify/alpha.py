@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from robustgen.certify.backward import Front, Relation, Sides, backward, front
-from robustgen.certify.crown import concretized, differences, unstable, with_zero
+from robustgen.certify.crown import concretized, differences, every, unstable, with_zero
 from robustgen.certify.interpreter import Program, Slot
 from robustgen.certify.planes import Planes
 from robustgen.certify.relaxations import RELAXATIONS
-from robustgen.certify.state import Refine, State, analysed, mapped, program_of, region
-from robustgen.core import Array, LogitsFn, PyTree, Threat
+from robustgen.certify.state import Refine, Region, State, analysed, mapped, program_of, region
+from robustgen.core import Array, Interval, LogitsFn, PyTree, Threat
 from robustgen.knobs import Count, Positive, checked
 
 Alphas = Mapping[int, tuple[Array | None, Array | None]]
@@ -62,15 +62,67 @@ def alpha_margins(
     return with_zero(best, y)
 
 
+def joint_alpha_margins(
+    logits_fn: LogitsFn, x: Array, y: Array, threat: Threat, *, steps: Ascent, refine: Refine | None = None
+) -> Array:
+    """The same, with the bounds of the values between found anew in every step, their own slopes ascended as well.
+
+    Each layer whose bounds are refined has slopes for all its rows together, as many times the cost of `alpha_margins`
+    as these layers have rows; the bounds between never get worse than those of `refine`, which are the start.
+    """
+    program, at = program_of(logits_fn, x), region(threat, x)
+    between: dict[Slot, Alphas] = {}
+    inner = refine or unstable()
+
+    def noting(program: Program, state: State, slot: Slot, at: Region) -> Interval:
+        found = own_alphas(program, state)
+        between[slot] = {number: found[number] for number in found}
+        return inner(program, state, slot, at)
+
+    fixed = analysed(program, at, noting)
+    classes = program.shapes[program.output].shape[0]
+    start = jax.vmap(lambda label: front({program.output: differences(label, classes)}))(y)
+    rows = first_alphas(program, fixed, start.offset.shape[1])
+
+    def bound(alphas: tuple[Alphas, Mapping[Slot, Alphas]]) -> Array:
+        state = analysed(program, at, _again(fixed, alphas[1]))
+        return concretized(relation(program, state, start, alphas[0]), program, at)[..., 0]
+
+    known = concretized(relation(program, fixed, start, rows), program, at)[..., 0]
+    best, _ = ascended(bound, middle((rows, between)), clipped, steps, known, lambda alphas: alphas[0])
+    return with_zero(best, y)
+
+
+def _again(fixed: State, between: Mapping[Slot, Alphas]) -> Refine:
+    """All rows of a slot under its own alphas, where they better the fixed bounds."""
+
+    def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
+        planes = {number: planes_at(program, state, number, mine) for number, mine in between[slot].items()}
+        found = every()(program, state._replace(planes={**state.planes, **planes}), slot, at)
+        lower, upper = fixed.values[slot]
+        # where the fixed bound wins the slopes are still drawn on, or they would never come to better it
+        return Interval(
+            found.lower + jax.lax.stop_gradient(jnp.maximum(lower - found.lower, 0.0)),
+            found.upper - jax.lax.stop_gradient(jnp.maximum(found.upper - upper, 0.0)),
+        )
+
+    return refine
+
+
 def first_alphas(program: Program, state: State, rows: int) -> Alphas:
     """CROWN's own alphas, once for each of `rows` rows."""
+    return jax.tree.map(lambda a: jnp.repeat(a[:, None, None], rows, 1), own_alphas(program, state))
+
+
+def own_alphas(program: Program, state: State) -> Alphas:
+    """CROWN's own alphas, [B, *shape], of the equations analysed so far that have any."""
     alphas = {}
     for number in state.planes:
         equation = program.equations[number]
         if equation.name in RELAXATIONS:
             starts = mapped(equation, state.values, lambda e, *o: RELAXATIONS[e.name](e, *o).start)
             if any(start is not None for start in starts):
-                alphas[number] = jax.tree.map(lambda s: jnp.repeat(s[:, None, None], rows, 1), starts)
+                alphas[number] = starts
     return alphas
 
 
@@ -113,12 +165,18 @@ def clipped(alphas: Alphas) -> Alphas:
 
 
 def ascended(
-    bound: Callable[[PyTree], Array], start: PyTree, project: Callable[[PyTree], PyTree], steps: Ascent, known: Array
+    bound: Callable[[PyTree], Array],
+    start: PyTree,
+    project: Callable[[PyTree], PyTree],
+    steps: Ascent,
+    known: Array,
+    keep: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[Array, PyTree]:
     """The best bounds [B, P] seen while their sum is ascended from `start`, and for each row what gave its best.
 
-    Leaves of `start` are [B, P, ...], and row (b, p) of the bound depends on them at (b, p) alone. `known` [B, P] are
-    bounds had otherwise: never less is returned (their rows' parameters are then those of the best step made here).
+    Row (b, p) of the bound depends on leaves [B, P, ...] of `start` at (b, p) alone; `keep` selects these where there are
+    others. `known` [B, P] are bounds had otherwise: never less is returned (their rows' parameters are then those of
+    the best step made here).
     """
     optimizer = optax.adam(optax.exponential_decay(-steps.learning_rate, 1, steps.decay))
 
@@ -128,7 +186,7 @@ def ascended(
 
     def better(best, rows, params):
         wins = rows > best[0]
-        kept = jax.tree.map(lambda new, old: jnp.where(_over(wins, new), new, old), params, best[1])
+        kept = jax.tree.map(lambda new, old: jnp.where(_over(wins, new), new, old), keep(params), best[1])
         return jnp.where(wins, rows, best[0]), kept
 
     def reached(best) -> Array:
@@ -145,7 +203,7 @@ def ascended(
         return (carry[0] < steps.num_steps) & jnp.any(reached(carry[3]) <= steps.enough)
 
     nothing = jnp.full_like(known, -jnp.inf)
-    first = (jnp.zeros((), int), start, optimizer.init(start), (nothing, start))
+    first = (jnp.zeros((), int), start, optimizer.init(start), (nothing, keep(start)))
     _, params, _, best = jax.lax.while_loop(goes_on, step, first)
     best = better(best, bound(params), params)
     return reached(best), best[1]

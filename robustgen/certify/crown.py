@@ -91,18 +91,19 @@ def every(*, budget: Count = BUDGET) -> Refine:
     return refine
 
 
-def unstable(*, budget: Count = BUDGET, lot: Count = 64) -> Refine:
+def unstable(*, budget: Count = BUDGET, lot: Count | None = None) -> Refine:
     """Only the rows that a relaxation is loose on, found by interval arithmetic; the tighter of both bounds is kept.
 
     Each interval is at least as tight as the textbook method's, though not each margin: the slopes that CROWN chooses
-    depend on them. Rows are done in lots of up to `lot`, as many lots as the example needs that needs most, in one
-    compiled loop: nothing recompiles, but nothing differentiates backwards either.
+    depend on them. Rows are done in lots of up to `lot` (16 on a CPU, 256 elsewhere), as many lots as the example needs
+    that needs most, in one compiled loop: nothing recompiles, but nothing differentiates backwards either.
     """
 
     def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
         known, start = state.values[slot], starts(program, slot)
         size, batch = known.lower[0].size, known.lower.shape[0]
-        rows = _fitting(program, slot, at, 1, min(lot, size), budget)
+        most = lot or (16 if jax.default_backend() == "cpu" else 256)
+        rows = _fitting(program, slot, at, 1, min(most, size), budget)
         loose = loose_rows(program, state, slot).reshape(batch, size)
         order = jnp.pad(jnp.argsort(~loose, 1, stable=True), ((0, 0), (0, -size % rows)), mode="edge")
         whole = front({slot: start.groups(jnp.arange(start.count))})
