@@ -2,7 +2,10 @@
 
     python experiments/smoothing.py --config=configs/digits_smoothadv.py --workdir=runs/digits_smoothadv
 
-The full length has not been run yet.
+Measured by this command on 500 test images (seed 0, n = 100 000 votes, alpha 0.001, 2 CPU cores, jax 0.12, 125 CPU s
+with training, other jobs running): certified 97.0 [95.1, 98.2] % at radius 0, 90.2 [87.3, 92.5] % at 0.25, 76.0
+[72.1, 79.5] % at 0.5, 42.6 [38.3, 47.0] % at 0.75; ACR 0.644 [0.622, 0.667]. PREDICT 98.2 [96.6, 99.1] %. All four
+trainings beside each other, and sigma 0.5: experiments/smoothing.py. Nothing was chosen by these figures.
 """
 
 import fiddle as fdl
