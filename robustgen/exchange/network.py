@@ -96,16 +96,17 @@ class _Plan:
         self.folded = 0
 
     def trace(self, x: Array) -> Array:
-        values = {self.graph.input: x}
+        values, varying = {self.graph.input: x}, {self.graph.input}
         for node in self.graph.nodes:
             results = self.checked(node, values)
             if all(isinstance(result, np.ndarray) for result in results.values()):
                 self.constants.update(results)
             else:
                 values.update(results)
+                varying.update(results if varying.intersection(node.inputs) else ())
                 self.kept.append(node)
         output = values.get(self.graph.output)
-        if output is None or self.graph.output == self.graph.input or not jnp.issubdtype(output.dtype, jnp.floating):
+        if not self.kept or self.graph.output not in varying or not jnp.issubdtype(output.dtype, jnp.floating):
             raise OpError(f"output {self.graph.output!r} is not computed from the input as numbers")
         return output
 

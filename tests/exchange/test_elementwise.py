@@ -50,7 +50,9 @@ def broadcasts(draw):
     return part() or [1], part()
 
 
-@given(broadcasts(), st.sampled_from("Add Sub Mul Div Pow Max Min Sum Mean PRelu".split()), st.sampled_from([8, 13, 22]))
+@given(
+    broadcasts(), st.sampled_from("Add Sub Mul Div Pow Max Min Sum Mean PRelu".split()), st.sampled_from([8, 13, 22])
+)
 def test_binary(agrees, node, shapes, op, opset):
     shapes = shapes if op != "PRelu" else (np.broadcast_shapes(*shapes), shapes[1])
     other = numbers(*shapes[1], low=0.5, seed=1)
@@ -76,7 +78,9 @@ def test_constant_powers(exponent, agrees, node):
 
 def test_powers_are_products(build, node):
     square = build([node("Pow", "x c")], [3], {"c": np.float32(2)})
-    assert "integer_pow" in str(jax.make_jaxpr(square)(numbers(3))) or "square" in str(jax.make_jaxpr(square)(numbers(3)))
+    assert "integer_pow" in str(jax.make_jaxpr(square)(numbers(3))) or "square" in str(
+        jax.make_jaxpr(square)(numbers(3))
+    )
     np.testing.assert_allclose(square(np.float32([-2, 0, 3])), [4, 0, 9])
 
 

@@ -13,7 +13,9 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@given(st.booleans(), st.booleans(), st.sampled_from([None, (), (3,), (2, 1), (2, 3)]), st.sampled_from([7, 11, 13, 22]))
+@given(
+    st.booleans(), st.booleans(), st.sampled_from([None, (), (3,), (2, 1), (2, 3)]), st.sampled_from([7, 11, 13, 22])
+)
 def test_gemm(agrees, node, left, right, bias, opset):
     a, b = numbers(*((4, 2) if left else (2, 4))), numbers(*((3, 4) if right else (4, 3)), seed=1)
     assume(bias is not None or opset >= 11)
@@ -24,7 +26,8 @@ def test_gemm(agrees, node, left, right, bias, opset):
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [((4,), (4,)), ((4,), (4, 3)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((4,), (2, 4, 3))]
+    ("a", "b"),
+    [((4,), (4,)), ((4,), (4, 3)), ((3, 4), (4,)), ((2, 3, 4), (4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((4,), (2, 4, 3))],
 )
 def test_matmul(a, b, agrees, node):
     agrees([node("MatMul", "x b")], numbers(*a), {"b": numbers(*b, seed=1)}, 13)
@@ -32,7 +35,11 @@ def test_matmul(a, b, agrees, node):
 
 
 def test_a_product_of_values_with_themselves(agrees, node):
-    nodes = [node("Transpose", "x", "t", perm=[0, 2, 1]), node("MatMul", "x t", "s"), node("Softmax", "s", "p", axis=-1)]
+    nodes = [
+        node("Transpose", "x", "t", perm=[0, 2, 1]),
+        node("MatMul", "x t", "s"),
+        node("Softmax", "s", "p", axis=-1),
+    ]
     agrees([*nodes, node("MatMul", "p x")], numbers(2, 3, 4), opset=13)
 
 
@@ -65,16 +72,15 @@ def test_conv(agrees, node, form, biased, opset):
 
 @given(kernels(transposed=True), st.booleans(), st.integers(0, 1))
 def test_conv_transpose(agrees, node, form, biased, extra):
+    """Of one group: at more the evaluator fails; see the transpose below."""
     sizes, kernel, attributes = form
-    attributes = {name: value for name, value in attributes.items() if name != "auto_pad"}
+    attributes = {name: value for name, value in attributes.items() if name not in ("auto_pad", "group")}
     if min(attributes["strides"]) > extra:
         attributes["output_padding"] = [extra] * len(kernel)
     pads = attributes.get("pads", [0] * 2 * len(kernel))
     axes = zip(sizes, kernel, attributes["strides"], attributes["dilations"], pads, pads[len(kernel) :], strict=False)
     assume(all((n - 1) * s + (k - 1) * d + 1 > low + high for n, k, s, d, low, high in axes))
-    group = attributes["group"]
-    per_group = 1 if group == 2 else 3  # the evaluator fails at groups of more than one output
-    w, b = numbers(4, per_group, *kernel, seed=1), numbers(per_group * group, seed=2)
+    w, b = numbers(4, 3, *kernel, seed=1), numbers(3, seed=2)
     constants = {"w": w} | ({"b": b} if biased else {})
     agrees([node("ConvTranspose", "x w b" if biased else "x w", **attributes)], numbers(1, 4, *sizes), constants, 11)
 
@@ -84,7 +90,9 @@ def test_conv_transpose(agrees, node, form, biased, extra):
 def test_conv_transpose_to_a_shape(shape, mode, build, node):
     """Total padding stride (n - 1) + reach - shape, the odd one at the end for SAME_UPPER: cut from the full result."""
     x, w = numbers(1, 2, 5, 4), numbers(2, 3, 3, 4, seed=1)
-    shape_of = build([node("ConvTranspose", "x w", strides=[2, 2], output_shape=shape, auto_pad=mode)], x.shape, {"w": w})
+    shape_of = build(
+        [node("ConvTranspose", "x w", strides=[2, 2], output_shape=shape, auto_pad=mode)], x.shape, {"w": w}
+    )
     full = np.asarray(build([node("ConvTranspose", "x w", strides=[2, 2])], x.shape, {"w": w})(x))
     totals = np.array(full.shape[2:]) - shape
     begin = totals // 2 if mode == "SAME_UPPER" else totals - totals // 2
@@ -104,7 +112,13 @@ def test_conv_transpose_is_the_transpose(build, node):
 
 
 def test_products_are_standard_primitives(build, node):
-    conv = build([node("Conv", "x w"), ], [1, 3, 5, 5], {"w": numbers(2, 3, 3, 3)})
+    conv = build(
+        [
+            node("Conv", "x w"),
+        ],
+        [1, 3, 5, 5],
+        {"w": numbers(2, 3, 3, 3)},
+    )
     text = str(jax.make_jaxpr(conv)(numbers(1, 3, 5, 5)))
     assert text.count("conv_general_dilated[") == 1 and "HIGHEST" in text
     gemm = build([node("Gemm", "x w b", transB=1)], [1, 4], {"w": numbers(2, 4), "b": numbers(2)})

@@ -68,9 +68,9 @@ def test_max_pool(build, node, form, ceil_mode, opset):
 def test_average_pool(build, node, form, ceil_mode, include, opset):
     sizes, attributes = form
     x = numbers(1, 1, *sizes)
-    flags = {"ceil_mode": int(ceil_mode), "count_include_pad": int(include)}
+    flags = {"ceil_mode": int(ceil_mode), "count_include_pad": int(include), "auto_pad": "NOTSET"}
     try:
-        expected = pooled(x, "AveragePool", *_forms(attributes), **flags)
+        expected = pooled(x, "AveragePool", *_forms(attributes), ceil_mode, include)
     except ZeroDivisionError:
         with pytest.raises(BadModel, match="a window over nothing but padding"):
             build([node("AveragePool", "x", **attributes, **flags)], x.shape, opset=opset)
@@ -109,6 +109,8 @@ def test_channels_and_batch(op, agrees, node):
         ("MaxPool", {"kernel_shape": [2, 2], "pads": [2, 0, 0, 0]}, "as large as its window"),
         ("AveragePool", {"kernel_shape": [2]}, "slides over 1 spatial axes; there are 2"),
         ("AveragePool", {"kernel_shape": [2, 2], "ceil_mode": 2}, "accepted: 0, 1"),
+        ("MaxPool", {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER", "dilations": [2, 1]}, "tools disagree"),
+        ("MaxPool", {"kernel_shape": [3, 3], "auto_pad": "VALID", "ceil_mode": 1, "strides": [2, 2]}, "tools disagree"),
         ("GlobalMaxPool", {"axis": 1}, "attribute 'axis' is not supported"),
     ],
 )

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 
 from robustgen.exchange import BadModel
 
@@ -19,6 +19,7 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@settings(max_examples=12)
 @given(SHAPES, st.data())
 def test_flatten_and_transpose(agrees, node, shape, data):
     axis = data.draw(st.integers(-len(shape), len(shape)))
@@ -46,7 +47,13 @@ def test_squeeze_and_unsqueeze(opset, agrees, node):
             return node(op, "x", axes=axes or None), {}
         return node(op, "x c" if axes else "x"), {"c": ints(*axes)}
 
-    for op, axes in [("Squeeze", ()), ("Squeeze", (0, 2)), ("Squeeze", (2,)), ("Unsqueeze", (0, 3)), ("Unsqueeze", (1,))]:
+    for op, axes in [
+        ("Squeeze", ()),
+        ("Squeeze", (0, 2)),
+        ("Squeeze", (2,)),
+        ("Unsqueeze", (0, 3)),
+        ("Unsqueeze", (1,)),
+    ]:
         one, constants = with_axes(op, *axes)
         agrees([one], numbers(1, 3, 1, 2), constants, opset)
 
@@ -98,6 +105,7 @@ def test_slices_stay_slices(build, node):
     assert "gather" not in text and "dynamic" not in text
 
 
+@settings(max_examples=10)
 @given(SHAPES, st.data())
 def test_gather(agrees, node, shape, data):
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))

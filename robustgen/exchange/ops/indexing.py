@@ -60,9 +60,10 @@ def gather(call: Call, x: Values, indices: np.ndarray) -> Values:
     size = x.shape[axis]
     if indices.dtype.kind not in "iu" or np.any(indices < -size) or np.any(indices >= size):
         raise OpError(f"has indices outside -{size} .. {size - 1}, or that are no integers")
-    expect_size((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    expect_size(shape)
     picked = taken(call, x, indices.reshape(-1).astype(np.int64) % max(size, 1), axis)
-    return picked.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return picked.reshape(shape)
 
 
 def taken(call: Call, x: Values, indices: np.ndarray, axis: int) -> Values:

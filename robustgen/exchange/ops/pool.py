@@ -69,13 +69,23 @@ def _form(call: Call, x: Values) -> tuple[Window, list[tuple[int, int]], list[tu
         raise OpError("has no kernel_shape")
     form = window(call, sizes)
     given = padding(call, form, x.shape[2:])
+    if call.get("auto_pad", str, "NOTSET").startswith("SAME") and max(form.dilations) > 1:
+        raise OpError("has dilations with auto_pad SAME, which tools disagree about; pads instead are supported")
     expect_size([n + sum(pad) for n, pad in zip(x.shape, [(0, 0), (0, 0), *given], strict=True)])
     if any(low >= reach or high >= reach for (low, high), reach in zip(given, form.reaches, strict=True)):
         raise OpError(f"has pads {given} as large as its window {list(form.reaches)}")
-    pads = ceiled(form, x.shape[2:], given) if call.flag("ceil_mode") and not call.get("auto_pad", str) else given
+    pads = _ceiled(call, form, x.shape[2:], given) if call.flag("ceil_mode") else given
     if any(n + sum(pad) < reach for n, pad, reach in zip(x.shape[2:], pads, form.reaches, strict=True)):
         raise OpError(f"has a window {list(form.reaches)} larger than its padded input {list(x.shape[2:])}")
     return form, pads, given
+
+
+def _ceiled(call: Call, form: Window, sizes: tuple[int, ...], given: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pads of `ceil_mode`. With VALID it has no effect in the standard and has one in ONNX Runtime: refused."""
+    mode, pads = call.get("auto_pad", str, "NOTSET"), ceiled(form, sizes, given)
+    if mode == "VALID" and pads != given:
+        raise OpError("has ceil_mode with auto_pad VALID, which tools disagree about; pads instead are supported")
+    return pads if mode == "NOTSET" else given
 
 
 def _spatial(x: Values) -> tuple[int, ...]:
