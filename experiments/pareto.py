@@ -45,6 +45,10 @@ def main(run: app.Run) -> None:
     parallel.use_cores()
     if run.path_and_arg != CONFIG or not set(_METHODS.value) <= set(SWEEPS):
         raise ConfigError("--methods", f"must be of {', '.join(SWEEPS)}, without --config: each has its own")
+    fields = list(dict.fromkeys(_field(SWEEPS[name]) for name in _METHODS.value))
+    for sweep in _SWEEP.value:
+        if _field(sweep) not in fields:
+            raise ConfigError(f"--sweep={sweep}", f"is of none of the methods: theirs are {', '.join(fields)}")
     folder = pathlib.Path(run.workdir or "runs/pareto")
     parts = {name: folder / name for name in _METHODS.value}
     with preemption.deferred_signals():
@@ -59,13 +63,16 @@ def _population(run: app.Run, name: str, folder: pathlib.Path) -> list[Run]:
     """Trains and measures one method's grid. The curves over radii, which cost most, are left out."""
     assignments = ("evaluation.curve=()", *run.assignments)
     config, base = app.resolve(str(ROOT / f"configs/digits_{name}.py"), assignments)
-    field = SWEEPS[name].partition("=")[0]
-    given = [sweep for sweep in _SWEEP.value if sweep.partition("=")[0] == field]
+    given = [sweep for sweep in _SWEEP.value if _field(sweep) == _field(SWEEPS[name])]
     members = study.members(config, given or [SWEEPS[name]], _SEEDS.value)
     plan = workdir.open_run(run._replace(config=config, base=base, assignments=assignments), folder, members)
     nets = workflow.train_many(plan, folder, members, backend=parallel.members(len(members.seeds)))
     with preemption.interruptible():
         return study.study_many(plan, nets, members, study.method_of(config), folder)
+
+
+def _field(sweep: str) -> str:
+    return sweep.partition("=")[0]
 
 
 if __name__ == "__main__":

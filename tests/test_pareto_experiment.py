@@ -29,8 +29,12 @@ def test_two_methods_in_one_report_and_picture(tmp_path):
     assert f"picture  {tmp_path / 'report' / 'pareto.svg'}" in done.stdout
 
 
-def test_another_method_is_refused_in_one_line(tmp_path):
-    done = call("--methods=trades", "--quiet", f"--workdir={tmp_path}")
+def test_another_method_or_field_is_refused_in_one_line(tmp_path):
     known = "ibp, crown_ibp, sabr, mtl_ibp, cc_ibp, exp_ibp"
-    line = f"error: --methods: must be of {known}, without --config: each has its own"
-    assert (done.returncode, done.stderr.splitlines()) == (2, [line])
+    lines = {
+        "--methods=trades": f"--methods: must be of {known}, without --config: each has its own",
+        "--sweep=loss.beta=1": "--sweep=loss.beta=1: is of none of the methods: theirs are loss.kappa.end",
+    }
+    for flag, line in lines.items():
+        done = call("--methods=ibp", flag, "--quiet", f"--workdir={tmp_path}")
+        assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {line}"])
