@@ -1,8 +1,8 @@
-"""Lower bounds of claims on parts of their sets: alpha-beta-CROWN (Wang et al. 2021, arXiv 2103.06624) and a little more.
+"""Lower bounds of claims on parts of their sets: alpha-beta-CROWN (Wang et al. 2021, arXiv 2103.06624), and more.
 
 The paper adds a multiplier for each split. Here any interval l <= s <= u of a slot that holds on the part may have one,
-of either sign: for every t, `bound >= min (rows + t s) - max(t l, t u)` (weak duality). At a split relu, l = 0 or u = 0,
-that is the paper's beta, and the same expression serves splits at any point of any function. Besides, a claim of
+of either sign: for every t, `bound >= min (rows + t s) - max(t l, t u)` (weak duality). At a split relu, where l = 0 or
+u = 0, that is the paper's beta, and the same expression serves splits at any point of any function. Besides, a claim of
 several rows is bounded by a convex combination of them, whose weights are ascended too.
 """
 

@@ -23,7 +23,7 @@ from robustgen.core import Array, Interval
 
 
 class Candidates(NamedTuple):
-    """Every neuron of every site in one row [B, N]: where it would be split, and the estimates; -inf if it cannot be."""
+    """Every neuron of every site in a row [B, N]: where it would be split, and the estimate; -inf if it cannot be."""
 
     point: Array
     score: Array
@@ -75,21 +75,18 @@ def chosen(model: Model, state: State, claims: Claims, splits: Splits, *, num_ca
     if num_candidates == 1:
         best = jnp.argmax(found.score, 1)
         return best, _pick(found.point, best)
+    twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), claims)
     scores, neurons = jax.lax.top_k(found.score, min(num_candidates, found.score.shape[1]))
 
     def worth(neuron: Array) -> Array:
-        parts = split(model, splits, neuron, _pick(found.point, neuron))
-        low, high = (_bounded_again(model, claims, part, duals) for part in parts)
+        parts = both(split(model, splits, neuron, _pick(found.point, neuron)))
+        state = known_within(model, region_of(model, twice), parts.lower, parts.upper)
+        low, high = jnp.split(bounds(model, state, twice, duals_of(parts)), 2)
         return jnp.minimum(low, high) + 1e-2 * jnp.maximum(low, high)
 
     worths = jnp.where(jnp.isfinite(scores), jax.lax.map(worth, neurons.T).T, -jnp.inf)
     best = jnp.take_along_axis(neurons, jnp.argmax(worths, 1)[:, None], 1)[:, 0]
     return best, _pick(found.point, best)
-
-
-def _bounded_again(model: Model, claims: Claims, splits: Splits, duals: Duals) -> Array:
-    state = known_within(model, region_of(model, claims), splits.lower, splits.upper)
-    return bounds(model, state, claims, duals)
 
 
 def _pick(values: Array, which: Array) -> Array:

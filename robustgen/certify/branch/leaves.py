@@ -1,5 +1,6 @@
 """Parts on which the function is linear: the least worst row of a claim, exactly, by linear programming in float64."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,16 +12,18 @@ from robustgen.certify.backward import backward, front
 from robustgen.certify.branch.bounding import Model, known_within, region_of
 from robustgen.certify.branch.domains import Claims, Domains
 from robustgen.certify.branch.sites import sites, splittable
+from robustgen.certify.interpreter import Slot
 from robustgen.core import LogitsFn, Threat
 
 _INFEASIBLE = 2
 
 
-Leaf = Callable[[LogitsFn, Claims, Domains], tuple[float, np.ndarray | None]]
+Leaf = Callable[[LogitsFn, Sequence[Slot], Claims, Domains], tuple[float, np.ndarray | None]]
 
 
+@functools.cache
 def linear_leaves(threat: Threat) -> Leaf:
-    """(fn, one claim, one domain in which nothing is left to split) -> (the least worst row on the part, where it is).
+    """(fn, slots of its sites, one claim, one domain with nothing left to split) -> (its least worst row, where it is).
 
     The part's constraints are the splits and the box; the program is HiGHS's, whose tolerance is 1e-7. A part that is
     empty has infinity and no x. Where the solver gives up the domain's own bound comes back. For sets that are boxes
@@ -28,9 +31,7 @@ def linear_leaves(threat: Threat) -> Leaf:
     """
     affine = jax.jit(lambda fn, claims, lower, upper: _affine_forms(fn, threat, claims, lower, upper))
 
-    def solve(fn: LogitsFn, claims: Claims, domain: Domains) -> tuple[float, np.ndarray | None]:
-        shape, dtype = np.shape(claims.x)[1:], np.asarray(claims.x).dtype
-        slots = [site.slot for site in sites(splittable(fn, shape, dtype))]
+    def solve(fn: LogitsFn, slots: Sequence[Slot], claims: Claims, domain: Domains) -> tuple[float, np.ndarray | None]:
         lower, upper, sides = ([np.asarray(f[slot]) for slot in slots] for f in domain.parts[:3])
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (claims._replace(group=np.zeros(1)), lower, upper))
@@ -41,7 +42,7 @@ def linear_leaves(threat: Threat) -> Leaf:
             return np.inf, None
         if result.status != 0:
             return float(domain.bound[0]), None
-        return float(result.fun), result.x[:-1].reshape(shape)
+        return float(result.fun), result.x[:-1].reshape(np.shape(claims.x)[1:])
 
     return solve
 

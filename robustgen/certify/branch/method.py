@@ -18,8 +18,8 @@ class Method(NamedTuple):
     root(fn, claims, lower, upper) -> Round of one domain for each claim
     step(fn, claims, domains, slack [N]) -> Round of two domains each; ascents end once all bounds are above the slack
 
-    fn [B, *shape] -> [B, K] is a pytree that can be called, such as a `Net` or a `jax.tree_util.Partial`: its leaves may
-    change without anything compiled anew.
+    fn [B, *shape] -> [B, K] is a pytree that can be called, such as a `Net` or a `jax.tree_util.Partial`: its leaves
+    may change without anything compiled anew.
     """
 
     between: Callable[[LogitsFn, Claims], tuple[dict, dict]]

@@ -15,8 +15,8 @@ from robustgen.files import write_whole
 class Pool:
     """Domains by their bounds. `like` tells the type and shape of a row (any batch of domains).
 
-    What is worst is taken first, so that the smallest bound of all rises and counterexamples show; beyond `most` domains
-    the best, which are closed or split up soonest, so that the pool grows by little more.
+    What is worst is taken first, so that the smallest bound of all rises and counterexamples show; beyond `most`
+    domains the best, which are closed or split up soonest, so that the pool grows by little more.
     """
 
     def __init__(self, like: Domains, most: int):

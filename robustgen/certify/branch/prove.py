@@ -10,13 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from robustgen.certify.branch.domains import Claims
+from robustgen.certify.branch.domains import Claims, Domains, Splits
 from robustgen.certify.branch.falsify import Descend, confirmed, starts_in
 from robustgen.certify.branch.leaves import Leaf, linear_leaves
 from robustgen.certify.branch.method import Method
 from robustgen.certify.branch.pool import Pool
 from robustgen.certify.branch.search import Progress, Search, Settled, explored, restored, rows, stored
-from robustgen.certify.branch.sites import is_piecewise_linear, splittable
+from robustgen.certify.branch.sites import is_piecewise_linear, sites, splittable
 from robustgen.core import Key, LogitsFn, Threat
 from robustgen.knobs import Count, CountOrZero, NonNegative, Positive, checked
 
@@ -149,9 +149,17 @@ def _roots(
 
 def _leaf(asked: Prover, fn: LogitsFn, claims: Claims) -> Callable | None:
     """What is done with parts that are split up: solved, where that is a linear program."""
-    if not asked.threat.is_box or not is_piecewise_linear(splittable(fn, claims.x.shape[1:], claims.x.dtype)):
+    program = splittable(fn, claims.x.shape[1:], claims.x.dtype)
+    if not asked.threat.is_box or not is_piecewise_linear(program):
         return None
-    return lambda claim, domain: asked.leaf(fn, claims.rows(np.array([claim])), domain)
+    slots = [site.slot for site in sites(program)]
+
+    def leaf(claim: int, domain: Domains) -> tuple[float, np.ndarray | None]:
+        if not isinstance(domain.parts, Splits):
+            return float(domain.bound[0]), None
+        return asked.leaf(fn, slots, claims.rows(np.array([claim])), domain)
+
+    return leaf
 
 
 def _outward(claims: Claims) -> Claims:

@@ -28,7 +28,7 @@ class Site(NamedTuple):
 
 
 def splittable(fn: LogitsFn, shape: Sequence[int], dtype: jnp.dtype) -> Program:
-    """The program of `fn` [B, *shape] -> [B, K] on one row, with every maximum as b + relu(a - b), which can be split."""
+    """The program of `fn` [B, *shape] -> [B, K] on one row, each maximum as b + relu(a - b), which can be split."""
     rewrites = {
         **REWRITES,
         "max": _max,
