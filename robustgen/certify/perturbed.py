@@ -48,7 +48,9 @@ def defined(refine: Refine) -> Refine:
 
 
 def widened(threat: Threat, x: Array, box: Interval) -> Region:
-    """The sets around x, wider than all that their box and the computation of their support may have lost."""
+    """The sets around x, wider than all that their box and the computation of their support may have lost, in
+    float64."""
+    x, box = x.astype(jnp.float64), Interval(*(end.astype(jnp.float64) for end in box))
     size = sizes(box)
     margin = 2.0**-21 * size
 

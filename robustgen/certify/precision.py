@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,7 +19,7 @@ def doubled(program: Program) -> Program:
     for shape in program.shapes:
         if jnp.issubdtype(shape.dtype, jnp.inexact) and shape.dtype != np.float32:
             raise TypeError(f"rounding is bounded for networks in float32; this one has values in {shape.dtype}")
-    constants = {slot: _wide(value) for slot, value in program.constants.items()}
+    constants = {slot: _wide(value, program.shapes[slot].dtype) for slot, value in program.constants.items()}
     shapes = [s.update(dtype=_wide_dtype(s.dtype)) for s in program.shapes]
     equations = tuple(map(_doubled, program.equations))
     return program._replace(constants=constants, equations=equations, shapes=shapes)
@@ -42,7 +43,8 @@ def _wide_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64) if dtype == np.float32 else dtype
 
 
-def _wide(value: Array) -> Array:
-    """Exactly the same numbers."""
-    value = jnp.asarray(value) if isinstance(value, (int, float, bool)) else value
-    return value.astype(jnp.float64) if jnp.result_type(value) == np.float32 else value
+def _wide(value: Any, dtype: np.dtype) -> Array:
+    """Exactly the number that the network has: one of Python is rounded to float32 first."""
+    if not isinstance(value, jax.Array):
+        value = jnp.asarray(value, dtype)
+    return value.astype(jnp.float64) if dtype == np.float32 else value

@@ -46,25 +46,35 @@ CHOICES = frozenset(
 
 
 class Curve(NamedTuple):
-    """units: of 2^-23 times the size of the value, or of scale(operand's size) where that is more; floor: absolute;
-    least: what a positive operand must not come below, for its own rounding to zero to be of no effect."""
+    """units: of 2^-23 times the size of the value, or of scale(operand's size, value's size) where that is more;
+    floor: absolute; least: what a positive operand must not come below, for its being taken for zero to be of no
+    effect."""
 
     units: int
-    scale: Callable[[Array], Array] = jnp.zeros_like
+    scale: Callable[[Array, Array], Array] = lambda x, value: value
     floor: float = TINY
     least: float | None = None
 
 
+def _one(x: Array, value: Array) -> Array:
+    return jnp.ones_like(x)
+
+
+def _length(x: Array, value: Array) -> Array:
+    return 1 + x
+
+
 CURVES: Mapping[str, Curve] = {
-    **{name: Curve(8) for name in ("exp", "exp2", "expm1", "log1p")},
-    **{name: Curve(16, jnp.ones_like) for name in ("tanh", "logistic", "erf", "erfc", "sin", "cos")},
-    **{name: Curve(16, lambda x: 1 + x) for name in ("softplus", "elu", "celu", "selu", "silu", "hard_silu", "gelu")},
-    "log": Curve(8, jnp.ones_like, least=TINY),
-    "log2": Curve(8, jnp.ones_like, least=TINY),
+    **{name: Curve(8) for name in ("exp", "expm1", "log1p")},
+    "exp2": Curve(8, lambda x, value: (1 + x) * value),  # XLA multiplies x by log 2 first
+    **{name: Curve(16, _one) for name in ("tanh", "logistic", "erf", "erfc", "sin", "cos")},
+    **{name: Curve(16, _length) for name in ("softplus", "elu", "celu", "selu", "silu", "hard_silu", "gelu")},
+    "log": Curve(8, _one, least=TINY),
+    "log2": Curve(8, _one, least=TINY),
     "sqrt": Curve(4, floor=2.0**-62),
     "rsqrt": Curve(4, least=TINY),
-    "leaky": Curve(1),
-    "leaky_relu": Curve(1),
+    "leaky": Curve(2),
+    "leaky_relu": Curve(2),
     "square": Curve(1),
 }
 
@@ -210,7 +220,7 @@ def _least(operand: Interval | Array) -> Array:
 
 def _curve(curve: Curve, equation: Equation, operands, known, result: Array) -> Error:
     """Extra operands (the slope of a leaky relu) are numbers; they scale what is made of the first."""
-    size = jnp.maximum(result, curve.scale(known[0]))
+    size = jnp.maximum(result, curve.scale(known[0], result))
     for other in known[1:]:
         size = size * jnp.maximum(other, 1.0)
     off = curve.units * 2 * U * size + curve.floor * (1 + sum(known))

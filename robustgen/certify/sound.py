@@ -90,7 +90,7 @@ def sound_margins(
     alphas = found_slopes(program, region(threat, x), y, refine, steps) if steps else None
     box = threat.bounds(x)
     with jax.enable_x64(True):
-        program, at = doubled(program), widened(threat, x.astype(jnp.float64), Interval(*box))
+        program, at = doubled(program), widened(threat, x, Interval(*box))
         state = analysed(program, at, defined(refine), rounded())
         found = margins(program, state, at, y)
         if alphas is not None:
