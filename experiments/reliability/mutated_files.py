@@ -26,9 +26,10 @@ from robustgen import log
 from robustgen.exchange import ExchangeError, load_onnx, load_vnnlib
 
 _INPUTS = flags.DEFINE_integer("inputs", 100_000, "Mutated files of each kind.", lower_bound=1)
+_KINDS = flags.DEFINE_list("kinds", [".vnnlib", ".onnx"], "Kinds of files.")
 _SEED = flags.DEFINE_integer("seed", 0, "Draws the mutations.")
 _SECONDS = flags.DEFINE_integer("seconds", 10, "The most that one file may take.", lower_bound=1)
-_CHUNK = 2000  # inputs for each worker process
+_CHUNK = 5000  # inputs for each worker process
 
 _PROPERTIES = [
     "; a box\n(declare-const X_0 Real)\n(declare-const X_1 Real)\n(declare-const Y_0 Real)\n(declare-const Y_1 Real)\n"
@@ -81,7 +82,7 @@ _NETWORKS = [
             ("Gemm", "6 g b", "y", {"transB": 1, "alpha": 0.5}),
         ],
         (1, 2, 8, 8),
-        9,
+        11,
     ),
     (
         [
@@ -307,7 +308,7 @@ def main(_: list[str]) -> None:
     """Prints the counts."""
     logging.set_verbosity(logging.ERROR)
     log.hush()
-    for suffix in (".vnnlib", ".onnx"):
+    for suffix in _KINDS.value:
         counts, most = collections.Counter(), 0
         for first in range(0, _INPUTS.value, _CHUNK):
             count = min(_CHUNK, _INPUTS.value - first)
@@ -319,6 +320,7 @@ def main(_: list[str]) -> None:
                     found, memory = {f"CRASH within inputs {first} to {first + count - 1}": 1}, 0
             counts.update(found)
             most = max(most, memory)
+            logging.error("%s: %d of %d: %s", suffix, first + count, _INPUTS.value, dict(counts))  # progress, to stderr
         for what, many in counts.most_common():
             log.say(f"{suffix:8} {many:7}  {what}")
         log.say(f"{suffix:8} at most {most / 2**20:.1f} GiB of memory in a process")

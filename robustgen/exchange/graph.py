@@ -52,6 +52,7 @@ def read_graph(path: str | os.PathLike) -> Graph:
         raise fail(f"has {len(graph.node)} nodes, more than {limits.NODES}")
     if graph.sparse_initializer or model.functions:
         raise fail("has sparse initializers or functions of its own, which are not supported")
+    _expect_text(fail, graph)
     constants = {t.name: _named(fail, f"initializer {t.name!r}", array, t, path.parent) for t in graph.initializer}
     if len(constants) != len(graph.initializer):
         raise fail("has two initializers of one name")
@@ -81,6 +82,15 @@ def _parse(path: pathlib.Path) -> Any:
         raise BadModel(path, str(error)) from error
     except DecodeError as error:
         raise BadModel(path, f"is damaged, or no ONNX file ({error})") from error
+
+
+def _expect_text(fail: Fail, graph: Any) -> None:
+    """Names that are no UTF-8 text come out of protobuf as bytes."""
+    names = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+    for node in graph.node:
+        names += [node.op_type, node.name, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise fail(f"has a name that is no UTF-8 text: {wrong[0][:40]!r}")
 
 
 def _opset(model: Any, fail: Fail) -> int:

@@ -68,7 +68,7 @@ def _decoded(content: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndar
 
 
 def _external(tensor: Any, folder: pathlib.Path, expected: int) -> bytes:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
+    entries = {entry.key: entry.value for entry in tensor.external_data if isinstance(entry.value, str)}
     location = entries.get("location", "")
     root = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(root, location)) if "\0" not in location else ""

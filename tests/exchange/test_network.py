@@ -11,7 +11,9 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from robustgen.exchange import BadModel, limits, load_onnx
+from robustgen import threats
+from robustgen.certify import margins_lower
+from robustgen.exchange import BadModel, limits, load_onnx, load_vnnlib
 
 FILES = ["mnist-net_256x2", "test_nano", "test_tiny", "test_small", "test_sat", "test_unsat"]
 
@@ -63,6 +65,20 @@ def test_against_the_weights_apart(shared):
     np.testing.assert_allclose(net.flat(np.float32(x)), expected, 1e-5, 1e-5)
     with jax.enable_x64(True):
         np.testing.assert_allclose(net.flat(jnp.asarray(x)), expected, 1e-12)
+
+
+def test_bounds_of_the_file_are_the_published_ones(shared):
+    """IBP of the imported network over the boxes of the imported properties: auto_LiRPA's, in float64."""
+    folder = shared / "reference" / "certify"
+    arrays = np.load(folder / "mnistfc_256x2_s1.npz")
+    expected, y = arrays["ibp64"][:5], arrays["labels"][:5].astype(np.int32)
+    files = [folder / "vnncomp" / f"prop_{i}_0.03.vnnlib" for i in range(5)]
+    boxes = [load_vnnlib(file).boxes[0] for file in files]
+    net = load_onnx(folder / "vnncomp" / "mnist-net_256x2.onnx")
+    low, high = (jnp.asarray(np.stack([box[i] for box in boxes]), jnp.float32) for i in (0, 1))
+    margins = np.asarray(margins_lower(jax.vmap(net.flat), low, jnp.asarray(y), threats.box(low, high)))
+    ours = np.stack([np.delete(row, label) for row, label in zip(margins, y, strict=True)])
+    np.testing.assert_allclose(ours, expected, 1e-5, 1e-4)
 
 
 def test_the_function_is_plain_jax(build, node):
@@ -242,6 +258,13 @@ def test_files_that_are_none(tmp_path, node):
             load_onnx(path)
     with pytest.raises(BadModel, match="has opset 6; 7 to 22 are supported"):
         load_onnx(saved(tmp_path, [node("Relu", "x")], [3], opset=6))
+
+
+def test_names_that_are_no_text(tmp_path, node):
+    path = saved(tmp_path, [node("Relu", "x", "middle"), node("Neg", "middle")], [3])
+    path.write_bytes(path.read_bytes().replace(b"middle", b"midd\xff\xfe"))
+    with pytest.raises(BadModel, match="has a name that is no UTF-8 text"):
+        load_onnx(path)
 
 
 def test_a_gzip_bomb(tmp_path, monkeypatch):

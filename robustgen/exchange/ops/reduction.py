@@ -58,10 +58,10 @@ def batch_normalization(
     shapes = {array.shape for array in (scale, bias, mean, variance)}
     if x.ndim < 2 or shapes != {(x.shape[1],)}:
         raise OpError(f"has parameters of shapes {sorted(shapes)} for an input of shape {list(x.shape)}")
-    deviation = np.sqrt(variance.astype(np.float64) + call.get("epsilon", float, 1e-5))
-    if not np.all(deviation > 0):
+    variance = variance.astype(np.float64) + call.get("epsilon", float, 1e-5)
+    if not np.all(variance > 0):
         raise OpError("has a variance that is not positive")
-    factor = scale / deviation
+    factor = scale / np.sqrt(variance)
     factor, shift = (
         jnp.asarray(v, x.dtype).reshape(1, -1, *(1,) * (x.ndim - 2)) for v in (factor, bias - mean * factor)
     )
