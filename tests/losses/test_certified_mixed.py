@@ -188,6 +188,33 @@ def test_a_blend_is_between_its_bounds_and_computes_no_more_than_it_needs(x64):
         np.testing.assert_array_equal(end(model, data.x, data.y, threat), tight)
 
 
+def centred_apply(variables, x, train, mutable=None, rngs=None):
+    """A net that subtracts the mean of its hidden layer: that of the batch, or the running one."""
+    p, running = variables["params"], variables["batch_stats"]["mean"]
+    hidden = x @ p["u"][:, :6]
+    mean = hidden.mean(0) if train else running
+    logits = jax.nn.relu(hidden - mean) @ p["v"]
+    return logits if mutable is None else (logits, {"batch_stats": {"mean": 0.5 * running + 0.5 * mean}})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_batch_statistics(name, key, x64):
+    """SABR moves them by the clean batch, the others by the adversarial one; bounds use them so moved."""
+    seen = X if name == "sabr" else np.clip(X + EPS * STEP, 0, 1)
+    moved = 0.5 * 0.3 + 0.5 * (seen @ PARAMS["u"][:, :6]).mean(0)
+    model = Net(net().params, {"batch_stats": {"mean": jnp.full(6, 0.3)}}, centred_apply)
+    said = []
+
+    def bounds(logits_fn, x, y, threat):
+        said.append(logits_fn(batch().x))
+        return jnp.zeros((8, 3))
+
+    _, aux = ALL[name](threats.linf(EPS), known(EPS), bounds=bounds, **KNOBS[name])(model, batch(), key)
+    np.testing.assert_allclose(aux.state["batch_stats"]["mean"], moved, rtol=1e-12)
+    expected = np.maximum(X @ PARAMS["u"][:, :6] - moved, 0) @ PARAMS["v"]
+    np.testing.assert_allclose(said[0], expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_knobs_are_checked(name):
     for knob, value in KNOBS[name].items():
