@@ -44,6 +44,18 @@ def build() -> Callable[..., OnnxNet]:
     return build
 
 
+@pytest.fixture
+def save(tmp_path) -> Callable[..., pathlib.Path]:
+    """save(nodes, shape, constants, opset) -> the path of a file with them."""
+
+    def save(nodes, shape, constants=None, opset=17, folder=tmp_path) -> pathlib.Path:
+        path = folder / "model.onnx"
+        path.write_bytes(model_of(nodes, shape, constants or {}, opset).SerializeToString())
+        return path
+
+    return save
+
+
 @pytest.fixture(scope="session")
 def agrees() -> Callable[..., np.ndarray]:
     """agrees(nodes, x, constants, opset): raises unless the network does what onnx's evaluator does; returns that."""
