@@ -6,6 +6,14 @@ Trains the config's net (or loads it from WORKDIR), which is not touched again; 
 --sigma: by the error of the image alone ("MSE"), and from there on by the stability of the classifier's prediction
 ("MSE + stability"), which needs its gradients; labels need neither. Certifies the classifier alone and behind each, as
 smoothing.py does, into WORKDIR/denoised_SIGMA. The same command resumes.
+
+Measured by this command with --num_samples=10000 --config.evaluation.num_examples=250 (seed 0, alpha 0.001, Wilson
+95 % intervals over images, Student's for ACR; 2 CPU cores with much other work, 224 CPU s in all):
+
+before the net  | certified at r=0  | r=0.25            | r=0.5             | r=0.75           | ACR
+nothing         | 91.2 [87.0, 94.1] | 61.6 [55.4, 67.4] | 19.2 [14.8, 24.5] |  0.0 [0.0, 1.5]  | 0.314 [0.290, 0.338]
+MSE             | 94.4 [90.8, 96.6] | 81.6 [76.3, 85.9] | 46.8 [40.7, 53.0] | 11.6 [8.2, 16.2] | 0.471 [0.442, 0.500]
+MSE + stability | 96.4 [93.3, 98.1] | 87.2 [82.5, 90.8] | 55.2 [49.0, 61.2] | 13.2 [9.6, 18.0] | 0.510 [0.484, 0.537]
 """
 
 import functools

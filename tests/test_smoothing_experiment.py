@@ -1,4 +1,4 @@
-"""experiments/smoothing.py and denoised.py as a user runs them, on tiny nets; killed and resumed."""
+"""experiments/smoothing.py as a user runs it, on a tiny net; killed and resumed."""
 
 import csv
 import os
@@ -21,9 +21,9 @@ TINY = [
 FILES = ("examples.csv", "table.md", "curve.csv", "curve.svg", "votes.journal")
 
 
-def command(script, config, folder, *flags):
+def command(config, folder, *flags):
     config = f"--config=configs/{config}.py"
-    return [sys.executable, f"experiments/{script}.py", config, *TINY, f"--workdir={folder}", *flags]
+    return [sys.executable, "experiments/smoothing.py", config, *TINY, f"--workdir={folder}", *flags]
 
 
 def finished(*args):
@@ -41,7 +41,7 @@ def rows(path):
 def whole(tmp_path_factory):
     """The folder of an uninterrupted run, and what it printed."""
     folder = tmp_path_factory.mktemp("whole")
-    said = finished("smoothing", "digits_gaussian", folder, "--num_samples=15000")
+    said = finished("digits_gaussian", folder, "--num_samples=15000")
     return folder / "smoothing_0.25", said
 
 
@@ -64,7 +64,7 @@ def test_the_table_is_what_the_examples_say(whole):
 
 def test_killed_while_voting_it_resumes_to_the_same_files(whole, tmp_path):
     running = subprocess.Popen(
-        command("smoothing", "digits_gaussian", tmp_path, "--num_samples=15000"), cwd=ROOT, env=ENV,
+        command("digits_gaussian", tmp_path, "--num_samples=15000"), cwd=ROOT, env=ENV,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     journal = tmp_path / "smoothing_0.25" / "votes.journal"
@@ -75,13 +75,13 @@ def test_killed_while_voting_it_resumes_to_the_same_files(whole, tmp_path):
     running.wait()
     held = journal.stat().st_size
     assert 4000 < held < (whole[0] / "votes.journal").stat().st_size, "it was to be killed in the middle"
-    finished("smoothing", "digits_gaussian", tmp_path, "--num_samples=15000")
+    finished("digits_gaussian", tmp_path, "--num_samples=15000")
     for name in FILES:
         assert (tmp_path / "smoothing_0.25" / name).read_bytes() == (whole[0] / name).read_bytes(), name
 
 
 def test_other_votes_are_refused_and_other_folders_shown_beside(whole):
-    args = ("smoothing", "digits_gaussian", whole[0].parent)
+    args = ("digits_gaussian", whole[0].parent)
     done = subprocess.run(command(*args, "--num_samples=10"), cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert done.returncode == 2 and "other num_samples" in done.stderr.splitlines()[-1]
     finished(*args, "--sigma=0.5", "--num_samples=500", f"--beside={whole[0]}", "--radii=0,1.5")
@@ -91,25 +91,13 @@ def test_other_votes_are_refused_and_other_folders_shown_beside(whole):
 
 
 @pytest.mark.parametrize(
-    ("script", "config", "flag", "line"),
+    ("config", "flag", "line"),
     [
-        ("smoothing", "digits_standard", "--alpha=0.01", "--sigma: is needed"),
-        ("smoothing", "digits_gaussian", "--radii=0,x", "--radii: takes numbers"),
-        ("smoothing", "digits_gaussian", "--num_samples=2147483647", "num_samples: must be below 2^31"),
+        ("digits_standard", "--alpha=0.01", "--sigma: is needed"),
+        ("digits_gaussian", "--radii=0,x", "--radii: takes numbers"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path, script, config, flag, line):
-    args = command(script, config, tmp_path, flag)
+def test_what_is_wrong_is_one_line_and_exit_code_2(tmp_path, config, flag, line):
+    args = command(config, tmp_path, flag)
     done = subprocess.run(args, cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and line in done.stderr
-
-
-def test_denoisers_are_certified_beside_the_classifier_alone(tmp_path):
-    flags = ("--num_samples=300", "--depth=3", "--width=8", "--denoiser_epochs=5", "--sigma=0.4", f"{EXAMPLES}=20")
-    said = finished("denoised", "digits_standard", tmp_path, *flags)
-    table = (tmp_path / "denoised_0.4" / "table.md").read_text()
-    names = [line.split(" | ")[0] for line in table.splitlines()[2:]]
-    assert table in said and names == ["no denoiser", "MSE", "MSE + stability"]
-    for objective, metric in (("mse", "mse"), ("stability", "stability_accuracy")):
-        log = (tmp_path / "denoised_0.4" / f"{objective}_3x8_5" / "metrics.jsonl").read_text()
-        assert log.count("\n") == 1 and f'"{metric}"' in log and "validation_loss" in log
