@@ -159,12 +159,14 @@ class Certificate(NamedTuple):
     margin_lower [B]         lower bound of logit_y - max other logit over the set
     radius [B] | None        largest certified radius, for certifiers that find one
     x_adv [B, ...] | None    counterexamples, where falsified
+    sound [B] bool | None    whether it holds for the network as executed, every rounding error taken off
     """
 
     status: Array
     margin_lower: Array
     radius: Array | None = None
     x_adv: Array | None = None
+    sound: Array | None = None
 
 
 class Certifier(Protocol):

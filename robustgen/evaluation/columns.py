@@ -79,7 +79,8 @@ def columns(
 
     Returns index, label [N]; prediction, confidence, margin, clean; for each attack robust:NAME (clean, and right at
     `x_adv`), prediction:NAME, confidence:NAME, margin:NAME, distance_linf:NAME, distance_l2:NAME; for each certifier
-    certified:NAME, falsified:NAME, margin_lower:NAME, and radius:NAME where it has one: [N], or [num_nets, N].
+    certified:NAME, falsified:NAME, margin_lower:NAME, and radius:NAME, sound:NAME where it has one: [N], or
+    [num_nets, N].
     Non-finite logits count as wrong, with prediction -1.
 
     Args:
@@ -176,6 +177,8 @@ def _certified(net: LogitsFn, x: Array, y: Array, name: str, certifier: Certifie
     found = {f"certified:{name}": certificate.status == VERIFIED, f"margin_lower:{name}": certificate.margin_lower}
     if certificate.radius is not None:
         found[f"radius:{name}"] = certificate.radius
+    if certificate.sound is not None:
+        found[f"sound:{name}"] = certificate.sound
     if certificate.x_adv is not None:
         falsified &= judge(net, certificate.x_adv, y)["prediction"] != y
         rows = falsified.reshape(falsified.shape + (1,) * (x.ndim - 1))

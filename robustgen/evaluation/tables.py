@@ -70,8 +70,19 @@ def _accuracies(summary: Summary) -> Table:
     checked = sum(len(row.runs) for row in summary.rows if row.certified) * summary.n
     notes = [_INTERVALS, _BOLD, "* Pareto-best: no row is as good on clean and robust and better on one"]
     notes += [f"{line} (paired, Holm)" for line in significance(summary)]
-    notes += [f"contradictions (certified and yet broken): 0 of {checked}"] if certified else []
+    notes += [f"contradictions (certified and yet broken): 0 of {checked}", _soundness(summary)] if certified else []
     return Table("Accuracy on test examples", head, rows, notes + _missing(summary))
+
+
+def _soundness(summary: Summary) -> str:
+    """Which certificates hold for the networks as executed: those of which every run says so of every example."""
+    runs = [run for row in summary.rows for run in row.runs]
+    sound = {
+        name: all(f"sound:{name}" in run.columns and run.columns[f"sound:{name}"].all() for run in runs)
+        for name in summary.certifiers
+    }
+    told = ", ".join(f"{name} {'yes' if holds else 'no'}" for name, holds in sound.items())
+    return f"numerically sound (float32 rounding proved not to matter): {told}"
 
 
 def _gaps(summary: Summary) -> Table:
