@@ -109,6 +109,7 @@ def relaxed(fn: Fn, x: Interval, bend: Bend, fallback: Interval) -> Relaxed:
 
 def outward(interval: Interval) -> Interval:
     """An interval a few rounding errors wider, unbounded where it is not known."""
+    interval = jax.lax.stop_gradient(interval)  # a rule's derivative may be infinite where its value is not used
     low, high = (jnp.where(jnp.isnan(end), limit, end) for end, limit in zip(interval, EVERYWHERE, strict=True))
     low, high = (jnp.where(low == jnp.inf, -jnp.inf, low), jnp.where(high == -jnp.inf, jnp.inf, high))
     error = 4 * jnp.finfo(low.dtype).eps
@@ -222,7 +223,7 @@ def _root(gap: Fn, under: Array, over: Array) -> Array:
         value, slope = jax.jvp(gap, (point,), (jnp.ones_like(point),))
         under, over = jnp.where(value <= 0, point, under), jnp.where(value <= 0, over, point)
         newton = point - value / jnp.where(slope == 0, 1.0, slope)
-        inside = (slope != 0) & (newton > jnp.minimum(under, over)) & (newton < jnp.maximum(under, over))
+        inside = (slope != 0) & (newton >= jnp.minimum(under, over)) & (newton <= jnp.maximum(under, over))
         return under, over, jnp.where(inside, newton, halved(under, over))
 
     return jax.lax.fori_loop(0, _ITERATIONS, improve, (under, origin, halved(under, origin)))[2]

@@ -117,7 +117,8 @@ TAKEN_APART = {
     "dot": lambda x: x @ jnp.sin(x).T, "batched": lambda x: jnp.einsum("bij,bkj->bik", x[None], jnp.sin(x)[None]),
     "pool": pooled, "pool_min": lambda x: pooled(x, "VALID", (lax.min, jnp.inf)),
     "dilated": lambda x: pooled(x, ((1, 0), (0, 0)), window_dilation=(2, 1)), "prod": lambda x: jnp.prod(x, 1),
-    "prod_of_all": jnp.prod, "repeated": lambda x: x - jnp.max(x, 1, keepdims=True), "scalar": lambda x: lax.mul(x[0, 0], x),
+    "prod_of_all": jnp.prod, "repeated": lambda x: x - jnp.max(x, 1, keepdims=True),
+    "scalar": lambda x: lax.mul(x[0, 0], x),
     "conv": dynamic_filter,
     "layer_norm": lambda x: jax.nn.standardize(x),
 }  # fmt: skip
