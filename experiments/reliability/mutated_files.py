@@ -5,6 +5,14 @@
 Good files of about 30 operators and all forms of constraints are changed at random: bits flipped, cut short, two files
 joined, words swapped, doubled or dropped; in protobuf's structure also sizes, types, attributes, names, operators and
 opsets. Every 20th network that is accepted is computed once as well. Workers are processes, so that a crash is counted.
+
+Measured on 2 CPU cores beside other jobs (for .onnx: 50 000 with each of --seed=0 and --seed=1; counts do not depend on
+the machine's speed, unless a file took over 10 seconds):
+
+    .vnnlib  100 000:  92 204 refused,  7 796 read                   nothing else, at most 0.2 GiB in a process
+    .onnx    100 000:  89 930 refused, 10 070 read, 502 computed     nothing else, at most 0.6 GiB in a process
+
+No other exception, crash or file over 10 s: with 95 % confidence fewer than 1 in 33 000 of such files (3 / n).
 """
 
 import collections
