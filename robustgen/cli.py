@@ -18,6 +18,7 @@ robustgen: train, attack and certify models, and measure robustness and generali
                                                            train one recipe; any field: --config.loss.beta=3
   robustgen prepare mnist --dir=DATA                       prepare a TFDS data set, once (fashion_mnist, cifar10, ...)
   robustgen doctor --dir=DATA                              versions, devices, memory, data, cache
+  robustgen verify NET.onnx PROPERTY.vnnlib --timeout=300  sat with a counterexample, unsat, timeout or unknown
 """
 
 PACKAGES = (
@@ -40,20 +41,20 @@ def main(argv: list[str] | None = None) -> int:
         print(WELCOME, end="")
         return 0
     from robustgen.data.source import DataError  # and JAX with it: a second that help and typing errors need not wait
+    from robustgen.exchange.errors import ExchangeError
 
     try:
-        args.run(args)
-    except DataError as error:
+        return args.run(args) or 0
+    except (DataError, ExchangeError) as error:
         print(f"robustgen: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("robustgen: stopped", file=sys.stderr)
         return 130
-    return 0
 
 
 def parser() -> Parser:
-    """The command line: `robustgen`, `robustgen prepare NAME [--dir=DIR]`, `robustgen doctor [--dir=DIR]`."""
+    """The command line: `robustgen`, `robustgen prepare NAME [--dir=DIR]`, `robustgen doctor [--dir=DIR]`, ..."""
     top = Parser(prog="robustgen", description=WELCOME, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.set_defaults(run=None)
     commands = top.add_subparsers(metavar="COMMAND")
@@ -67,7 +68,37 @@ def parser() -> Parser:
         command.set_defaults(run=run)
         if name == "prepare":
             command.add_argument("name", metavar="NAME", help="mnist, cifar10, cifar10_corrupted/fog_1, ...")
+    _add_verify(commands)
     return top
+
+
+def _add_verify(commands) -> None:
+    words = "answer whether a network violates a property: sat, unsat, timeout or unknown"
+    codes = "exit code: 0 for sat and unsat, 1 for timeout and unknown, 2 for files that cannot be used"
+    command = commands.add_parser("verify", help=words, description=f"{words}; {codes}")
+    command.add_argument("model", metavar="NET.onnx", help="opset 7 to 22, may be gzipped (needs the extra [onnx])")
+    command.add_argument("property", metavar="PROPERTY.vnnlib", help="VNN-LIB 1.0, may be gzipped")
+    command.add_argument("--timeout", type=_seconds, default=300.0, help="seconds, starting up not counted (300)")
+    command.add_argument("--out", help="file for the result, in the competition's format; stdout has it in any case")
+    command.add_argument("--state", help="file for what is open: the same command goes on from it")
+    command.add_argument("--split", choices=("neurons", "inputs"), help="default: by the number of inputs")
+    command.add_argument("--seed", type=int, default=0, help="of the search for counterexamples (0)")
+    command.add_argument("--quiet", action="store_true", help="no lines of progress on stderr")
+    command.set_defaults(run=_verify)
+
+
+def _seconds(text: str) -> float:
+    """A positive number of seconds, which argparse reports in one line where it is not."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number of seconds above 0; got {text}")
+    return seconds
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from robustgen.verify import from_command_line
+
+    return from_command_line(args)
 
 
 def _prepare(args: argparse.Namespace) -> None:

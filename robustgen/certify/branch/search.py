@@ -40,6 +40,8 @@ class Progress(NamedTuple):
 class Settled(NamedTuple):
     """What a search found: status and lower bound [T] of each claim, counterexamples by claim, and what it took.
 
+    lower: -inf for claims that were not bounded to the end, refuted ones among them.
+
     stuck: domains that are fully split but too near to zero to be told.
     """
 
@@ -127,7 +129,7 @@ class Search:
     def settled(self, seconds: float) -> Settled:
         """The result."""
         lower = self.lower.copy()
-        lower[list(self.unseen)] = -np.inf
+        lower[[n for n in range(len(lower)) if n in self.unseen or self.refuted(n)]] = -np.inf
         for known in (self.held, {} if self.pool is None else self.pool.claims()):
             for claim, bound in known.items():
                 lower[claim] = min(lower[claim], bound)
@@ -159,10 +161,10 @@ def explored(
         search.take(_unpadded(jax.device_get(found), domains, batch), leaf)
         search.rounds += 1
         now = time.monotonic()
-        report(Progress(len(search.pool), search.closed, search.pool.worst(), now - began, search.rounds))
         if save is not None and now - saved > save[1]:
             saved = now
             stored(search, save[0])
+        report(Progress(len(search.pool), search.closed, search.pool.worst(), now - began, search.rounds))
     return search
 
 
