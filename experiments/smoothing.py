@@ -6,6 +6,24 @@ Trains the config's net (or loads it from WORKDIR) and certifies the smoothed on
 samples choose a class, --num_samples judge it, each certificate fails with probability at most --alpha. Noise is the
 training's unless --sigma says otherwise. The same command resumes, after kill -9 too, to the same numbers. Tables,
 curve.csv and curve.svg are in WORKDIR/smoothing_SIGMA; --beside=FOLDER,... puts other such folders beside this one.
+
+Measured by this command for the four digits configs, with --config.loss.sigma=0.25 and 0.5 (500 test images, seed 0,
+n = 100 000, alpha 0.001; per cent certified with Wilson's 95 % interval over images, ACR with Student's; 108 to 125 CPU
+seconds each on 2 CPU cores that had much other work):
+
+training    | sigma | r=0               | r=0.25            | r=0.5             | r=0.75            | ACR
+gaussian    | 0.25  | 96.8 [94.9, 98.0] | 89.6 [86.6, 92.0] | 65.8 [61.5, 69.8] | 27.4 [23.7, 31.5] | 0.574 [0.553, 0.595]
+smoothadv   | 0.25  | 97.0 [95.1, 98.2] | 90.2 [87.3, 92.5] | 76.0 [72.1, 79.5] | 42.6 [38.3, 47.0] | 0.644 [0.622, 0.667]
+MACER       | 0.25  | 95.8 [93.7, 97.2] | 87.4 [84.2, 90.0] | 66.6 [62.4, 70.6] | 35.2 [31.1, 39.5] | 0.599 [0.575, 0.622]
+consistency | 0.25  | 97.4 [95.6, 98.5] | 91.2 [88.4, 93.4] | 69.4 [65.2, 73.3] | 38.4 [34.2, 42.7] | 0.620 [0.598, 0.642]
+gaussian    | 0.5   | 91.4 [88.6, 93.6] | 75.4 [71.4, 79.0] | 48.0 [43.7, 52.4] | 16.4 [13.4, 19.9] | 0.461 [0.437, 0.486]
+smoothadv   | 0.5   | 90.8 [87.9, 93.0] | 76.2 [72.3, 79.7] | 51.8 [47.4, 56.1] | 24.4 [20.8, 28.4] | 0.501 [0.474, 0.528]
+MACER       | 0.5   | 78.2 [74.4, 81.6] | 63.2 [58.9, 67.3] | 44.2 [39.9, 48.6] | 22.8 [19.3, 26.7] | 0.441 [0.410, 0.473]
+consistency | 0.5   | 76.2 [72.3, 79.7] | 57.8 [53.4, 62.1] | 35.4 [31.3, 39.7] | 14.4 [11.6, 17.7] | 0.373 [0.345, 0.402]
+
+The other knobs are the same at both sigmas and none was searched; at 0.5 the weights of MACER and consistency seem too
+large for this small net, whose training accuracy under noise they lower. Beyond 3.8 sigma (0.95 at 0.25) n = 100 000
+can certify nothing.
 """
 
 import pathlib
