@@ -27,7 +27,7 @@ Coefficients = Array | Patches
 
 _ELEMENTWISE = frozenset("add add_any sub neg mul div copy copy_p convert_element_type select_n".split())
 _ADDS_CONSTANTS = frozenset("add add_any sub pad concatenate stack select_n".split())
-_REDUCED = frozenset("reduce_max reduce_min logsumexp".split())
+REDUCED = frozenset("reduce_max reduce_min logsumexp".split())
 
 
 class Relation(NamedTuple):
@@ -207,7 +207,7 @@ class _Walk:
         self.mirror()
         (coefficients,) = [self.take(slot) for slot in equation.outputs]
         moved = self.perturbed(equation)
-        spread = equation.name in _REDUCED
+        spread = equation.name in REDUCED
         if spread:
             coefficients = self.whole(coefficients, equation.outputs[0])
         self.offset = self.offset + _signed_total(coefficients, planes.lower.offset, planes.upper.offset)
