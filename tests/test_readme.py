@@ -51,6 +51,18 @@ def test_any_function_can_be_attacked_in_three_lines():
     np.testing.assert_array_equal(names["found"].columns["robust:AutoAttack"], np.abs(margins) > reach)
 
 
+def test_any_function_can_be_certified_in_five_lines():
+    code = next(block for block in _blocks("python") if "certify.alpha_crown" in block)
+    x = np.random.default_rng(0).uniform(0.2, 0.8, size=(40, 5)).astype(np.float32)
+    weights = jnp.asarray([[1.0, -1], [2, 0], [0, 1], [-1, 1], [0, 0]])
+    margins = np.asarray(x @ (weights[:, 0] - weights[:, 1]))
+    names = {"net": lambda z: jax.nn.relu(z) @ weights, "x": x, "y": (margins < 0).astype(np.int32), "jax": jax}
+    exec(compile(code, "README.md", "exec"), names)
+    reach = 0.01 * np.abs(weights[:, 0] - weights[:, 1]).sum()
+    np.testing.assert_array_equal(names["found"].status == 1, np.abs(margins) > reach)
+    np.testing.assert_allclose(names["found"].margin_lower, np.abs(margins) - reach, atol=1e-5)
+
+
 def test_commands_name_what_exists():
     commands = [line for block in _blocks("bash") for line in block.splitlines()]
     for path in re.findall(r"(?:experiments|configs)/\w+\.py", "\n".join(commands)):
