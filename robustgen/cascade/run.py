@@ -91,8 +91,9 @@ def run_search(
 
 
 def _stride(search: Search, machine: Machine) -> int:
-    slow_loops = machine.mesh.devices.flat[0].platform == "cpu" and search.backwards
-    return machine.stride or (1 if slow_loops else 10)
+    if machine.stride or machine.mesh.devices.flat[0].platform != "cpu":
+        return machine.stride or 10
+    return 1 if search.backwards else 50
 
 
 def _recalled(batch: np.ndarray, num_runs: int, stage: int, journal: Journal, x_adv: np.ndarray) -> Queue:

@@ -76,8 +76,8 @@ def evaluate(
       width: slots on each device; default 32 on a CPU, 256 elsewhere. Multiples of 32 only: then outcomes on a CPU do
         not depend on the place in a batch. Another width may round differently, so compare like with like.
       batch_size: examples on the devices at a time; no outcome depends on it. Default: all.
-      stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 1 for searches by gradient,
-        as XLA runs gradients of most convolutions slowly inside loops there.
+      stride: steps between two looks of the host, compiled as a loop. Default 10; on a CPU 50 for searches that take no
+        gradients, and 1 for those that do, as XLA runs gradients of most convolutions slowly inside loops there.
       journal: a file; the same call with it resumes, and `kill -9` loses no more than the runs in the slots.
       after: after(search, stage, robust) is called when a search is through, `robust` counting the examples still held
         right, verified ones included; as the last number that `progress` gets does.

@@ -41,7 +41,7 @@ class Worker:
 
     def decisions(self) -> Iterator[list[Decided]]:
         """Yields what each look at the slots has found finished, until the queue is empty and all slots are idle."""
-        slots, before = None, np.zeros(self._lanes.num_slots, np.int64)
+        slots, before = self._lanes.empty(self._examples), np.zeros(self._lanes.num_slots, np.int64)
         unconfirmed = np.zeros(self._lanes.num_slots, bool)
         while True:
             slots, filled = self._refill(slots)
@@ -57,20 +57,21 @@ class Worker:
             unconfirmed = broken & busy & ~confirmed
             yield self._free(slots, t, confirmed, busy)
 
-    def _refill(self, slots: Slots | None) -> tuple[Slots | None, np.ndarray]:
-        """Gives every idle slot the next run; slots whose run is no longer needed are idle too."""
-        fill = np.zeros(self._lanes.num_slots, bool)
-        row, number = np.zeros(fill.shape, np.int32), np.zeros(fill.shape, np.int32)
+    def _refill(self, slots: Slots) -> tuple[Slots, np.ndarray]:
+        """Gives every idle slot the next run; those whose run is no longer needed are idle. Says which it filled."""
+        filled, taken = [], []
         for slot, run in enumerate(self._runs):
             if run is not None and self._queue.needed(run):
                 continue
             self._runs[slot] = run = self._queue.take()
             if run is not None:
-                fill[slot], row[slot], number[slot] = True, *run
-        if fill.any():
-            rank, restart = self._order[number].T
-            slots = self._lanes.fill(slots, self._examples, Order(fill, row, rank, restart))
-        return slots, fill
+                filled.append(slot)
+                taken.append(run)
+        filled = np.array(filled, np.int32)
+        if taken:
+            row, number = np.array(taken, np.int32).T
+            slots = self._lanes.fill(slots, self._examples, Order(filled, row, *self._order[number].T))
+        return slots, filled
 
     def _confirm(self, slots: Slots, found: np.ndarray) -> np.ndarray:
         """Which of the finds a plain forward pass, compiled on its own, calls misclassified too: [S] bool."""

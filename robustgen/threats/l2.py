@@ -15,6 +15,7 @@ from robustgen.threats.geometry import (
     norm_slack,
     per_example,
     round_down,
+    total,
     unit,
 )
 
@@ -29,9 +30,8 @@ def l2(eps: NonNegative, clip: Clip | None = (0.0, 1.0)) -> Threat:
     bounds = ball_bounds(eps, clip)
 
     def project(x: Array, x_adv: Array) -> Array:
-        low, high = limits(x, clip)
         wanted = x_adv - x
-        shift = _cap_norm(wanted, low - x, high - x, round_down(eps, x.dtype) * norm_slack(x))
+        shift = _cap_norm(wanted, x, clip, round_down(eps, x.dtype) * norm_slack(x))
         moved = clipped(x + shift, clip)
         inward = jnp.where(moved == x, x, jnp.nextafter(moved, x))  # the sum rounds outward by less than this
         return jnp.where(shift == wanted, clipped(x_adv, clip), inward)
@@ -50,28 +50,35 @@ def l2(eps: NonNegative, clip: Clip | None = (0.0, 1.0)) -> Threat:
     return Threat(sample, project, lambda g, step: step * unit(g), bounds, support)
 
 
-def _cap_norm(shift: Array, low: Array, high: Array, radius: Array) -> Array:
-    """clip(t * shift, low, high) with the largest t <= 1 whose norm is within `radius`, per example.
+def _cap_norm(shift: Array, x: Array, clip: Clip | None, radius: Array) -> Array:
+    """t * shift, clipped so that x + t * shift is in the box, with the largest t <= 1 that leaves the norm within
+    `radius`, per example; all [B, ...].
 
-    That is the projection of x + shift onto ball and box, for low <= 0 <= high. The squared norm is piecewise quadratic
-    in t; solving for t with the coordinates clipped so far, and again with those clipped at that t, climbs to the root
+    That is the projection of x + shift onto ball and box, for x in the box. The squared norm is piecewise quadratic in
+    t; solving for t with the coordinates clipped so far, and again with those clipped at that t, climbs to the root
     from below and stays when no further coordinate clips.
     """
-    axes = tuple(range(1, shift.ndim))
+    flat, origin = shift.reshape(shift.shape[0], -1), x.reshape(x.shape[0], -1)
+    tiny = jnp.finfo(shift.dtype).tiny
 
-    def climb(carry):
+    def root(fixed: Array | float, free: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(radius**2 - fixed, 0.0) / jnp.maximum(free, tiny))
+
+    def climb(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         t, _ = carry
-        moved = per_example(t, shift) * shift
+        low, high = (limit - origin for limit in limits(origin, clip))
+        moved = t[:, None] * flat
         at_limit = (moved < low) | (moved > high)
-        fixed = jnp.sum(jnp.where(at_limit, jnp.clip(moved, low, high), 0.0) ** 2, axes)
-        free = jnp.sum(jnp.where(at_limit, 0.0, shift) ** 2, axes)
-        root = jnp.sqrt(jnp.maximum(radius**2 - fixed, 0.0) / jnp.maximum(free, jnp.finfo(shift.dtype).tiny))
-        return jnp.clip(root, t, 1.0), t
+        fixed = total(jnp.where(at_limit, jnp.clip(moved, low, high), 0.0) ** 2)
+        free = total(jnp.where(at_limit, 0.0, flat) ** 2)
+        return jnp.clip(root(fixed, free), t, 1.0), t
 
-    def moving(carry):
+    def moving(carry: tuple[Array, Array]) -> Array:
         t, previous = carry
-        return jnp.any(t > previous)
+        return jnp.any((t > previous) & (t < 1.0))
 
-    start = jnp.zeros(shift.shape[0], shift.dtype)
-    t, _ = jax.lax.while_loop(moving, climb, climb((start, start)))
-    return jnp.clip(per_example(t, shift) * shift, low, high)
+    t = jnp.minimum(root(0.0, total(flat**2)), 1.0)  # nothing is clipped at 0
+    if clip is not None:
+        t, _ = jax.lax.while_loop(moving, climb, (t, jnp.zeros_like(t)))
+    low, high = (limit - origin for limit in limits(origin, clip))
+    return jnp.clip(t[:, None] * flat, low, high).reshape(shift.shape)
