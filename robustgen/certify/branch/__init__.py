@@ -1,6 +1,7 @@
 """Complete verification: branch and bound over neurons or over parts of the input, with counterexamples."""
 
 from robustgen.certify.branch.boxes import halves as halves  # splits the input's box
+from robustgen.certify.branch.certifier import branch_and_bound as branch_and_bound  # classes, outside of jit
 from robustgen.certify.branch.domains import Claims as Claims  # what is to be proved
 from robustgen.certify.branch.falsify import descents as descents  # the search for counterexamples
 from robustgen.certify.branch.neurons import neurons as neurons  # splits neurons: alpha-beta-CROWN

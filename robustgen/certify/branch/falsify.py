@@ -75,15 +75,17 @@ def starts_in(claims: Claims, key: Key) -> Array:
     return claims.lower + jnp.where(rounded, jnp.round(u), u) * (claims.upper - claims.lower)
 
 
-def confirmed(fn: LogitsFn, claims: Claims, claim: int, x: np.ndarray) -> bool:
-    """Whether x refutes a claim: in float32 and in float64, on the function itself, at a float32 point of the box.
+def confirmed(fn: LogitsFn, threat: Threat, claims: Claims, claim: int, x: np.ndarray) -> np.ndarray | None:
+    """The float32 member next to x, if it refutes a claim in float32 and in float64, on the function itself; else None.
 
-    `claims` are those asked (float64 where they were), not those rounded for the search.
+    `claims` are those asked (float64 where they were), not those rounded for the search: the member is inside their box
+    when compared in float64, and of the set as its threat projects.
     """
     one = claims.rows(np.array([claim]))
-    point = np.asarray(x, np.float32)
+    narrow = Claims(*(np.asarray(f, np.float32) for f in one[:5]), one.group)
+    point = np.asarray(x if threat.is_box else projected(threat, narrow, jnp.asarray(x)[None])[0], np.float32)
     if not (np.all(point >= one.lower[0]) and np.all(point <= one.upper[0])):
-        return False
+        return None
     A, b = np.asarray(one.A[0], np.float64), np.asarray(one.b[0], np.float64)
 
     def fails(values: Array) -> bool:
@@ -91,6 +93,6 @@ def confirmed(fn: LogitsFn, claims: Claims, claim: int, x: np.ndarray) -> bool:
         return bool(np.all(np.isfinite(values)) and np.all(A @ values <= b))
 
     if not fails(fn(jnp.asarray(point)[None])):
-        return False
+        return None
     with jax.enable_x64(True):
-        return fails(fn(jnp.asarray(point, jnp.float64)[None]))
+        return point if fails(fn(jnp.asarray(point, jnp.float64)[None])) else None

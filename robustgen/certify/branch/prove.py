@@ -77,7 +77,7 @@ def settle(
     began = time.monotonic()
     until = began + timeout
     outer, inner = _outward(claims), _inward(claims)
-    search = Search(outer, np.zeros(len(claims.b)), lambda claim, x: confirmed(fn, claims, claim, x))
+    search = Search(outer, np.zeros(len(claims.b)), lambda claim, x: confirmed(fn, asked.threat, claims, claim, x))
     _attack(asked, fn, search, inner, key, until)
     left = [n for n in range(len(claims.b)) if not search.refuted(n)]
     if left and time.monotonic() < until:

@@ -57,7 +57,7 @@ class Settled(NamedTuple):
 class Search:
     """The state of one search: which claims are settled, and the pool of the others' domains."""
 
-    def __init__(self, claims: Claims, slack: np.ndarray, confirm: Callable[[int, np.ndarray], bool]):
+    def __init__(self, claims: Claims, slack: np.ndarray, confirm: Callable[[int, np.ndarray], np.ndarray | None]):
         self.claims, self.slack, self.confirm = claims, slack, confirm
         self.found: dict[int, Found] = {}
         self.lower = np.full(len(slack), np.inf)
@@ -79,8 +79,8 @@ class Search:
             group = int(self.claims.group[number])
             if tried.get(group, 0) < 8 and not self.refuted(number):
                 tried[group] = tried.get(group, 0) + 1
-                if self.confirm(number, x[i]):
-                    self.found[number] = Found(number, np.asarray(x[i]), float(worst[i]))
+                if (point := self.confirm(number, x[i])) is not None:
+                    self.found[number] = Found(number, point, float(worst[i]))
                     if self.pool is not None:
                         self.pool.drop({n for n, g in enumerate(self.claims.group) if g == group})
 
