@@ -3,7 +3,10 @@
     python experiments/smoothing.py --config=configs/mnist_gaussian.py --workdir=runs/mnist_gaussian
 
 Needs MNIST prepared for TFDS: `robustgen prepare mnist`, or --config.data.dir / TFDS_DATA_DIR where it lies.
-The full length has not been run yet.
+Measured by this command with --config.training.num_epochs=3 --config.training.validate_every=3 --num_samples=10000
+--config.evaluation.num_examples=200 (seed 0, 2 CPU cores with much other work, 149 CPU s in all, jax 0.12), on 200 test
+images: certified 98.5 [95.7, 99.5] % at radius 0, 96.0 [92.3, 98.0] % at 0.5, 85.0 [79.4, 89.3] % at 1, 52.5
+[45.6, 59.3] % at 1.5; ACR 1.340 [1.290, 1.391]. Neither 20 epochs nor 100 000 votes have been run.
 """
 
 import fiddle as fdl
