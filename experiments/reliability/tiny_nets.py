@@ -9,6 +9,14 @@ the first layer are had by Cramer's rule in whole numbers, the margin there as a
 
 A margin is above where it is more than the exact minimum, by however little; a wrong verdict is VERIFIED where the
 minimum is not positive.
+
+Measured (seed 0, one of 2 shared CPU cores, jax 0.12, 42 CPU s): of 10,000 nets 7,106 are right on the whole box; no
+margin of any method is above its minimum, nothing is verified wrongly. Verified, and mean gap to the minimum:
+
+    IBP 6427, 3.14   CROWN-IBP 6555, 2.33   CROWN 6557, 2.38   CROWN and IBP, the tighter 6591, 2.15
+    alpha-CROWN 7039, 0.34   sound CROWN-IBP 6536, 2.40   sound CROWN 6574, 2.21   sound alpha-CROWN 7026, 0.30
+
+Without the slack that the certifiers in float32 take off, 3 to 5 nets were verified whose minimum is exactly 0.
 """
 
 import functools

@@ -118,8 +118,13 @@ def found_slopes(program: Program, at: Region, y: Array, refine: Refine, steps: 
 
 
 def _with_slopes(program: Program, state: State, at: Region, y: Array, alphas: Alphas) -> Array:
-    """Lower bounds [B, K] under given alphas, errors taken off."""
-    alphas = jax.tree.map(lambda a: jnp.clip(a.astype(jnp.float64), 0.0, 1.0), alphas)
+    """Lower bounds [B, K] under given alphas, errors taken off.
+
+    An alpha that the ascent left where it starts, at exactly 1/2, had no effect in float32. It may have one now, where
+    an error makes both signs possible; then it is CROWN's own.
+    """
+    own = first_alphas(program, state, program.shapes[program.output].shape[0] - 1)
+    alphas = jax.tree.map(lambda a, first: jnp.where(a == 0.5, first, jnp.clip(a, 0.0, 1.0)), alphas, own)
     planes = dict(state.planes)
     for number in alphas:
         found = planes_at(program, state, number, alphas[number])

@@ -98,6 +98,7 @@ def test_console(summary):
         if line.startswith((" TRADES", " IBP")):
             assert len(NUMBER.findall(line)) >= 2
     assert "contradictions (certified and yet broken): 0 of 3600" in text
+    assert "numerically sound (float32 rounding proved not to matter): IBP no" in text
     assert "missing: PGD_AT seed 4: out of memory" in text
 
 
