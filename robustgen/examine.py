@@ -7,19 +7,20 @@ import fiddle as fdl
 
 from robustgen import config
 from robustgen.attacks.square import square_linf
+from robustgen.attacks.square_l1 import square_l1
 from robustgen.attacks.square_l2 import square_l2
 from robustgen.core import Array, Net, Threat
 from robustgen.data.source import scaled
 from robustgen.evaluation.validity import Finding
 from robustgen.measure import evaluation_key, radius
 from robustgen.recipe import Recipe
-from robustgen.threats import l2, linf
+from robustgen.threats import l1, l2, linf
 from robustgen.validity import Evaluated, square_at, thorough, validity
 
 NUM_STEPS, NUM_TARGETS, NUM_QUERIES, NUM_INNER = 50, 3, 1000, 999
 """Of APGD and APGD-T, of Square, and of the binarization test: minutes for a large net, not hours."""
 
-_SQUARE = {linf: square_linf, l2: square_l2}
+_SQUARE = {linf: square_linf, l2: square_l2, l1: square_l1}
 
 
 def examine(cfg: fdl.Config, recipe: Recipe, net: Net, evaluated: Evaluated, *, num_examples: int) -> list[Finding]:

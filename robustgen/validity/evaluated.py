@@ -52,7 +52,7 @@ def thorough(*, eps: float, num_steps: Count, num_targets: Count) -> Evaluated:
 
 @checked
 def square_at(square: Callable[..., Search], *, clip: Clip | None, num_queries: Count) -> AttackAt:
-    """`attacks.square_linf` or `square_l2`, as the attack without gradients; p_init = 0.8 as in AutoAttack."""
+    """`square_linf`, `square_l2` or `square_l1`, as the attack without gradients; p_init = 0.8 as in AutoAttack."""
 
     def at(threat: Threat, eps: Array) -> Attack:
         del threat
