@@ -7,23 +7,22 @@ Coefficients at a slot are an array [P, O, *shape] or `Patches`; (p, o) is a row
 the engine maps it over a batch.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from robustgen.certify import coefficients as co
 from robustgen.certify import patches as windows
 from robustgen.certify.affine import is_affine
+from robustgen.certify.coefficients import Coefficients as Coefficients
 from robustgen.certify.convolution import sliding
 from robustgen.certify.convolution import whole as whole_map
 from robustgen.certify.interpreter import Equation, Program, Slot
 from robustgen.certify.patches import Patches
 from robustgen.certify.planes import Planes
 from robustgen.core import Array
-
-Coefficients = Array | Patches
 
 _ELEMENTWISE = frozenset("add add_any sub neg mul div copy copy_p convert_element_type select_n".split())
 _ADDS_CONSTANTS = frozenset("add add_any sub pad concatenate stack select_n".split())
@@ -59,7 +58,7 @@ def front(start: Mapping[Slot, Coefficients]) -> Front:
     """Rows that have not moved yet."""
     first = next(iter(start.values()))
     rows = (first.at.shape[0], first.values.shape[1]) if isinstance(first, Patches) else first.shape[:2]
-    return Front(start, jnp.zeros(rows, _of(first).dtype))
+    return Front(start, jnp.zeros(rows, co.numbers(first).dtype))
 
 
 def backward(
@@ -116,7 +115,7 @@ class _Walk:
     def mirror(self) -> None:
         """From here on every row is followed, along O, by its negative."""
         if self.mirror_next:
-            self.coefficients = {slot: _mirrored(c) for slot, c in self.coefficients.items()}
+            self.coefficients = {slot: co.mirrored(c) for slot, c in self.coefficients.items()}
             self.offset = jnp.concatenate([self.offset, -self.offset], 1)
             self.slack = jnp.concatenate([self.slack, self.slack], 1)
             self.mirror_next = False
@@ -130,7 +129,7 @@ class _Walk:
                 whole = self.whole(self.coefficients[slot], slot)
                 self.coefficients[slot] = whole + sides.tilt
             if sides.slack is not None:
-                self.slack = self.slack + _total(_absolute(self.coefficients[slot]), sides.slack)
+                self.slack = self.slack + co.total(co.absolute(self.coefficients[slot]), sides.slack)
         return self.coefficients.pop(slot, None)
 
     def add(self, slot: Slot, coefficients: Coefficients) -> None:
@@ -146,7 +145,7 @@ class _Walk:
         self.coefficients[slot] = self.whole(known, slot) + self.whole(coefficients, slot)
 
     def whole(self, coefficients: Coefficients, slot: Slot) -> Array:
-        return _whole(coefficients, self.program.shapes[slot].shape)
+        return co.whole(coefficients, self.program.shapes[slot].shape)
 
     def perturbed(self, equation: Equation) -> list[int]:
         return [i for i, slot in enumerate(equation.inputs) if slot in self.program.perturbed]
@@ -164,11 +163,11 @@ class _Walk:
 
         if len(coefficients) == 1:
             if equation.name in _ADDS_CONSTANTS and (len(moved) < len(shapes) or equation.name == "pad"):
-                self.offset = self.offset + _total(coefficients[0], function(*zeros)[0])
+                self.offset = self.offset + co.total(coefficients[0], function(*zeros)[0])
             if equation.name in _ELEMENTWISE:
                 for i in moved:
                     slope = _slope(function, zeros, moved.index(i))
-                    self.add(equation.inputs[i], _scaled(coefficients[0], slope))
+                    self.add(equation.inputs[i], co.scaled(coefficients[0], slope))
                 return
             shape = shapes[moved[0]].shape
             kernel = fixed[1] if len(fixed) > 1 and moved == [0] else None
@@ -210,60 +209,14 @@ class _Walk:
         spread = equation.name in REDUCED
         if spread:
             coefficients = self.whole(coefficients, equation.outputs[0])
-        self.offset = self.offset + _signed_total(coefficients, planes.lower.offset, planes.upper.offset)
+        self.offset = self.offset + co.signed_total(coefficients, planes.lower.offset, planes.upper.offset)
         for i, low, high in zip(moved, planes.lower.slopes, planes.upper.slopes, strict=True):
             if low is None:
                 continue
             operand = coefficients
             if spread:
                 operand = _spread(coefficients, equation, self.program.shapes[equation.inputs[i]].shape)
-            self.add(equation.inputs[i], _signed(operand, low, high))
-
-
-def _mirrored(c: Coefficients) -> Coefficients:
-    return _with(c, jnp.concatenate([_of(c), -_of(c)], 1))
-
-
-def _of(c: Coefficients) -> Array:
-    return c.values if isinstance(c, Patches) else c
-
-
-def _with(c: Coefficients, values: Array) -> Coefficients:
-    return dataclasses.replace(c, values=values) if isinstance(c, Patches) else values
-
-
-def _absolute(c: Coefficients) -> Coefficients:
-    return _with(c, jnp.abs(_of(c)))
-
-
-def _whole(c: Coefficients, shape: Sequence[int]) -> Array:
-    return windows.dense(c, shape) if isinstance(c, Patches) else c
-
-
-def _scaled(c: Coefficients, slope: Array) -> Coefficients:
-    return windows.scaled(c, slope) if isinstance(c, Patches) else c * slope
-
-
-def _signed(c: Coefficients, low: Array, high: Array) -> Coefficients:
-    """Coefficients times the slope of the lower plane where they are positive, of the upper one where negative."""
-    if isinstance(c, Patches):
-        low, high = windows.under(c, low), windows.under(c, high)
-    values = _of(c)
-    return _with(c, values * jnp.where(values > 0, low, high))
-
-
-def _signed_total(c: Coefficients, low: Array, high: Array) -> Array:
-    if isinstance(c, Patches):
-        low, high = windows.under(c, low), windows.under(c, high)
-    values = _of(c)
-    axes = tuple(range(2, values.ndim))
-    return jnp.sum(jnp.where(values != 0, values * jnp.where(values > 0, low, high), 0), axes)
-
-
-def _total(c: Coefficients, array: Array) -> Array:
-    if isinstance(c, Patches):
-        return windows.total(c, array)
-    return jnp.sum(jnp.where(c != 0, c * array, 0), tuple(range(2, c.ndim)))
+            self.add(equation.inputs[i], co.signed(operand, low, high))
 
 
 def _slope(function, zeros: list[Array], which: int) -> Array:
