@@ -24,6 +24,7 @@ from robustgen.certify.branch import (
     Progress,
     Prover,
     Settled,
+    StateError,
     Status,
     descents,
     halves,
@@ -152,9 +153,12 @@ def from_command_line(args: argparse.Namespace) -> int:
     both = provers()
     among = {"neurons": Provers(both.neurons, both.neurons), "inputs": Provers(both.inputs, both.inputs), None: both}
     report = (lambda progress: None) if args.quiet else progress_lines(every=5.0)
-    answer = verify(
-        net, asked, timeout=args.timeout, seed=args.seed, among=among[args.split], report=report, state=state
-    )
+    knobs = dict(timeout=args.timeout, seed=args.seed, among=among[args.split], report=report, state=state)
+    try:
+        answer = verify(net, asked, **knobs)
+    except StateError as error:
+        print(f"robustgen: {error}", file=sys.stderr)
+        return 2
     print(result_text(answer.result), end="")
     if args.out is not None:
         write_result(args.out, answer.result)

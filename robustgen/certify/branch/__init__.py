@@ -10,4 +10,5 @@ from robustgen.certify.branch.prove import prover as prover
 from robustgen.certify.branch.prove import settle as settle  # proves or refutes claims
 from robustgen.certify.branch.search import Progress as Progress
 from robustgen.certify.branch.search import Settled as Settled
+from robustgen.certify.branch.search import StateError as StateError  # a file of open domains that cannot be used
 from robustgen.certify.branch.search import Status as Status

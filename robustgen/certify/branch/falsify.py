@@ -84,6 +84,7 @@ def confirmed(fn: LogitsFn, threat: Threat, claims: Claims, claim: int, x: np.nd
     one = claims.rows(np.array([claim]))
     narrow = Claims(*(np.asarray(f, np.float32) for f in one[:5]), one.group)
     point = np.asarray(x if threat.is_box else projected(threat, narrow, jnp.asarray(x)[None])[0], np.float32)
+    point = point + np.float32(0)  # no -0.0, which files would show
     if not (np.all(point >= one.lower[0]) and np.all(point <= one.upper[0])):
         return None
     A, b = np.asarray(one.A[0], np.float64), np.asarray(one.b[0], np.float64)

@@ -15,7 +15,7 @@ from robustgen.certify.branch.falsify import Descend, confirmed, starts_in
 from robustgen.certify.branch.leaves import Leaf, linear_leaves
 from robustgen.certify.branch.method import Method
 from robustgen.certify.branch.pool import Pool
-from robustgen.certify.branch.search import Progress, Search, Settled, explored, restored, rows, stored
+from robustgen.certify.branch.search import Progress, Search, Settled, explored, read_state, restored, rows, stored
 from robustgen.certify.branch.sites import is_piecewise_linear, sites, splittable
 from robustgen.core import Key, LogitsFn, Threat
 from robustgen.knobs import Count, CountOrZero, NonNegative, Positive, checked
@@ -70,19 +70,22 @@ def settle(
 
     fn [B, *shape] -> [B, K]: a pytree that can be called, or any function, whose numbers are then compiled in.
     state: a file that the open domains are written to every `save_every` seconds and at the end of the time; where it
-    exists already the search goes on from it, and once all is settled it is removed. Raises ValueError where it is of
+    exists already the search goes on from it, and once all is settled it is removed. Raises `StateError` where it is of
     another question.
     """
     fn = jax.tree_util.Partial(fn) if jax.tree_util.treedef_is_leaf(jax.tree.structure(fn)) else fn
     began = time.monotonic()
     until = began + timeout
     outer, inner = _outward(claims), _inward(claims)
+    known = read_state(state, outer) if state is not None and state.exists() else None
     search = Search(outer, np.zeros(len(claims.b)), lambda claim, x: confirmed(fn, asked.threat, claims, claim, x))
-    _attack(asked, fn, search, inner, key, until)
-    left = [n for n in range(len(claims.b)) if not search.refuted(n)]
+    turns = -(-asked.num_restarts * len(claims.b) // _ATTACKED)
+    _attack(asked, fn, search, inner, key, range(min(turns, 1)), until)
+    left = search.open()
     if left and time.monotonic() < until:
         leaf = _leaf(asked, fn, outer)
-        _begin(asked, fn, search, outer, left, leaf, until, state)
+        _begin(asked, fn, search, outer, left, leaf, until, known)
+        _attack(asked, fn, search, inner, key, range(1, turns), until)
         save = None if state is None else (state, save_every)
         explored(
             search,
@@ -98,22 +101,24 @@ def settle(
     return search.settled(time.monotonic() - began)
 
 
-def _attack(asked: Prover, fn: LogitsFn, search: Search, inner: Claims, key: Key, until: float) -> None:
-    """Descents from random starts, for the claims of groups without a counterexample, and from the sets' middles."""
-    size = 256
-    for turn in range(-(-asked.num_restarts * len(inner.b) // size)):
-        left = [n for n in range(len(inner.b)) if not search.refuted(n)]
+_ATTACKED = 256
+"""Descents at a time."""
+
+
+def _attack(asked: Prover, fn: LogitsFn, search: Search, inner: Claims, key: Key, turns: range, until: float) -> None:
+    """Descents from random starts, for the claims that are open: one batch for each of `turns`."""
+    for turn in turns:
+        left = search.open()
         if not left or time.monotonic() > until:
             return
-        claim = np.resize(np.roll(left, -turn * size), size)
+        claim = np.resize(np.roll(left, -turn * _ATTACKED), _ATTACKED)
         own = inner.rows(claim)
         x, worst = asked.descend(fn, own, starts_in(own, jax.random.fold_in(key, turn)))
         search.offer(claim, *jax.device_get((x, worst)))
 
 
-def _begin(asked: Prover, fn, search: Search, claims: Claims, left: list[int], leaf, until: float, state) -> None:
+def _begin(asked: Prover, fn, search: Search, claims: Claims, left: list[int], leaf, until: float, known) -> None:
     """The pool of the claims that are left: from the file, or from their roots."""
-    resumed = state is not None and state.exists()
     for claim, own, lower, upper in _roots(asked, fn, claims, left):
         found = jax.device_get(asked.method.root(fn, own, lower, upper))
         scale = np.max(np.abs(own.b) + np.einsum("brk,bk->br", np.abs(own.A), found.magnitude), 1)
@@ -122,12 +127,12 @@ def _begin(asked: Prover, fn, search: Search, claims: Claims, left: list[int], l
         if search.pool is None:
             most = int(asked.memory // Pool.row_bytes(children))
             search.pool = Pool(children, max(most, 4 * asked.batch))
-        if not resumed:
+        if known is None:
             search.take(rows(found._replace(children=children), np.unique(claim, return_index=True)[1]), leaf)
             if time.monotonic() > until:
                 return
-    if resumed:
-        restored(search, state)
+    if known is not None:
+        restored(search, known)
 
 
 def _roots(

@@ -8,6 +8,7 @@ import enum
 import hashlib
 import pathlib
 import time
+import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -70,6 +71,11 @@ class Search:
         """Whether some claim of the same group is refuted."""
         return any(self.claims.group[claim] == self.claims.group[other] for other in self.found)
 
+    def open(self) -> list[int]:
+        """The claims that are neither proved nor, with their groups, refuted."""
+        still = {*self.unseen, *self.held, *(() if self.pool is None else self.pool.claims())}
+        return [n for n in sorted(still) if not self.refuted(n)]
+
     def offer(self, claim: np.ndarray, x: np.ndarray, worst: np.ndarray) -> None:
         """Points at which claims may fail: the likeliest of each group are checked."""
         order = np.flatnonzero(worst <= 0)
@@ -119,8 +125,7 @@ class Search:
 
     def status(self) -> list[Status]:
         """Of each claim, as far as is known."""
-        opened = {} if self.pool is None else self.pool.claims()
-        still = {*self.held, *opened, *self.unseen}
+        still = set(self.open())
         return [
             Status.REFUTED if n in self.found else Status.OPEN if n in still or self.refuted(n) else Status.PROVED
             for n in range(len(self.slack))
@@ -189,17 +194,32 @@ def stored(search: Search, path: pathlib.Path) -> None:
     search.pool.save(path, numbers=numbers, lower=search.lower, held=held, mark=_mark(search.claims))
 
 
-def restored(search: Search, path: pathlib.Path) -> None:
-    """Goes on from a file that `stored` wrote for the same claims. Raises ValueError where it is not one."""
-    with np.load(path, allow_pickle=False) as file:
-        if file["mark"].tolist() != _mark(search.claims).tolist():
-            raise ValueError(f"{path}: is the state of another question; remove it, or name another file")
-        leaves = [file[f"leaf_{i}"] for i in range(sum(name.startswith("leaf_") for name in file.files))]
-        search.pool.load(leaves)
-        search.closed, search.stuck, search.rounds = (int(n) for n in file["numbers"])
-        search.lower = file["lower"]
-        search.unseen = set()
-        search.held = {int(claim): float(bound) for claim, bound in file["held"]}
+class StateError(ValueError):
+    """A file of open domains cannot be used: damaged, or of another question."""
+
+
+def read_state(path: pathlib.Path, claims: Claims) -> dict[str, np.ndarray]:
+    """What `stored` wrote for the same claims. Raises `StateError` where the file is not that."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        mine = arrays["mark"].tolist() == _mark(claims).tolist()
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise StateError(f"{path}: is not the state of a search; remove it, or name another file") from error
+    if not mine:
+        raise StateError(f"{path}: is the state of another question; remove it, or name another file")
+    return arrays
+
+
+def restored(search: Search, arrays: dict[str, np.ndarray]) -> None:
+    """Goes on from what `read_state` gave."""
+    try:
+        search.pool.load([arrays[f"leaf_{i}"] for i in range(len(search.pool.leaves))])
+    except (KeyError, ValueError) as error:
+        raise StateError("the state is of another network, or of another way to split") from error
+    search.closed, search.stuck, search.rounds = (int(n) for n in arrays["numbers"])
+    search.lower, search.unseen = arrays["lower"], set()
+    search.held = {int(claim): float(bound) for claim, bound in arrays["held"]}
 
 
 def _mark(claims: Claims) -> np.ndarray:
