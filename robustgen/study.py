@@ -28,13 +28,13 @@ _HISTORY = {
 
 
 def method_of(cfg: fdl.Config) -> str:
-    """The method's name in tables: that of the loss, the innermost of those that wrap one, in capitals where it is
-    short enough to be an acronym."""
+    """The method's name in tables: that of the loss, the innermost of those that wrap one, in capitals where its
+    words are short enough to be acronyms."""
     loss = cfg.loss
     while isinstance(getattr(loss, "loss", None), fdl.Config):
         loss = loss.loss
     name = fdl.get_callable(loss).__name__.replace("_", "-")
-    return name.upper() if len(name) < 8 else name
+    return name.upper() if max(map(len, name.split("-"))) < 7 else name
 
 
 def members(cfg: fdl.Config, sweeps: Sequence[str], num_seeds: int) -> Population:

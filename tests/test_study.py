@@ -6,7 +6,7 @@ import pytest
 
 from robustgen import config, study
 from robustgen.config import app
-from robustgen.losses import balanced, l1, mtl_ibp, pgd_at, standard
+from robustgen.losses import balanced, crown_ibp, l1, mtl_ibp, pgd_at, standard
 from robustgen.optim import sgd
 
 
@@ -80,5 +80,6 @@ def test_methods_are_named_by_their_loss(cfg):
     assert study.method_of(cfg) == "TRADES"
     names = {pgd_at: "PGD-AT", standard: "standard", sgd: "SGD"}
     assert {method: study.method_of(fdl.Config(dict, loss=fdl.Config(method))) for method in names} == names
+    assert study.method_of(fdl.Config(dict, loss=fdl.Config(crown_ibp))) == "CROWN-IBP"
     wrapped = fdl.Config(l1, fdl.Config(balanced, fdl.Config(mtl_ibp), tolerance=0.5), weight=0.0)
     assert study.method_of(fdl.Config(dict, loss=wrapped)) == "MTL-IBP"
