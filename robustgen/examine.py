@@ -15,7 +15,7 @@ from robustgen.evaluation.validity import Finding
 from robustgen.measure import evaluation_key, radius
 from robustgen.recipe import Recipe
 from robustgen.threats import l1, l2, linf
-from robustgen.validity import Evaluated, square_at, thorough, validity
+from robustgen.validity import Evaluated, square_at, thorough, thorough_l1, validity
 
 NUM_STEPS, NUM_TARGETS, NUM_QUERIES, NUM_INNER = 50, 3, 1000, 999
 """Of APGD and APGD-T, of Square, and of the binarization test: minutes for a large net, not hours."""
@@ -30,7 +30,7 @@ def examine(cfg: fdl.Config, recipe: Recipe, net: Net, evaluated: Evaluated, *, 
     """
     x, y = scaled(recipe.data.load("test"), recipe.data.scale)
     threat, square = cfg.evaluation.threat, _SQUARE.get(fdl.get_callable(cfg.evaluation.threat))
-    clip = fdl.ordered_arguments(threat, include_defaults=True).get("clip")
+    clip = _clip(threat)
 
     def threat_at(eps: Array) -> Threat:
         return config.build(config.with_values(threat, {"eps": eps}))
@@ -51,7 +51,14 @@ def first_attack(cfg: fdl.Config, recipe: Recipe) -> Evaluated:
 
 def autoattack_in_short(cfg: fdl.Config) -> Evaluated:
     """What stands for AutoAttack: its attacks by gradient, with fewer steps and targets."""
-    return thorough(eps=radius(cfg), num_steps=NUM_STEPS, num_targets=NUM_TARGETS)
+    knobs = dict(eps=radius(cfg), num_targets=NUM_TARGETS)
+    if fdl.get_callable(cfg.evaluation.threat) is l1:
+        return thorough_l1(clip=_clip(cfg.evaluation.threat), num_steps=2 * NUM_STEPS, **knobs)
+    return thorough(num_steps=NUM_STEPS, **knobs)
+
+
+def _clip(threat: fdl.Config) -> Any:
+    return fdl.ordered_arguments(threat, include_defaults=True).get("clip")
 
 
 def _knobs(attack: fdl.Config | Callable) -> dict[str, Any]:

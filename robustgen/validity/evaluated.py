@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from robustgen.attacks.apgd import apgd, apgd_targeted
+from robustgen.attacks.apgd_l1 import ONE, apgd_l1, apgd_l1_targeted
 from robustgen.attacks.combine import worst_of
 from robustgen.attacks.objectives import cross_entropy, margin
 from robustgen.attacks.search import Search, as_attack
@@ -32,22 +33,49 @@ def thorough(*, eps: float, num_steps: Count, num_targets: Count) -> Evaluated:
     Where nothing else is to be examined: what gradients can do against the model for the price.
     """
 
-    def targeted(threat: Threat, eps: Array, num_steps: int) -> Attack:
-        return as_attack(apgd_targeted(
-            threat, eps=eps, start=uniform, name="apgd-t", num_steps=num_steps, num_targets=num_targets, num_restarts=1
-        ))  # fmt: skip
-
-    def both(threat: Threat, eps: Array) -> Attack:
-        first = apgd(
+    def untargeted(threat: Threat, eps: Array) -> Search:
+        return apgd(
             threat, eps=eps, start=uniform, objective=cross_entropy, name="apgd-ce", num_steps=num_steps, num_restarts=1
         )
-        return worst_of([as_attack(first), targeted(threat, eps, num_steps)], judge=margin)
+
+    def targeted(threat: Threat, eps: Array, num_steps: int) -> Search:
+        return apgd_targeted(
+            threat, eps=eps, start=uniform, name="apgd-t", num_steps=num_steps, num_targets=num_targets, num_restarts=1
+        )
+
+    return _by_both(untargeted, targeted, eps, num_steps, num_targets, num_restarts=1)
+
+
+@checked
+def thorough_l1(*, eps: float, clip: Clip | None, num_steps: Count, num_targets: Count) -> Evaluated:
+    """`thorough` in the L1 ball, by the APGD made for it: steps of few features (Croce & Hein 2021, algorithm 1).
+
+    On cross-entropy with 5 restarts, as in AutoAttack. Fewer than 100 steps miss more than a twentieth of what is there.
+    """
+
+    def untargeted(threat: Threat, eps: Array) -> Search:
+        del threat
+        knobs = dict(objective=cross_entropy, name="apgd-ce", num_steps=num_steps, num_restarts=5)
+        return apgd_l1(eps=eps, clip=clip, phases=ONE, **knobs)
+
+    def targeted(threat: Threat, eps: Array, num_steps: int) -> Search:
+        del threat
+        knobs = dict(name="apgd-t", num_steps=num_steps, num_targets=num_targets, num_restarts=1)
+        return apgd_l1_targeted(eps=eps, clip=clip, phases=ONE, **knobs)
+
+    return _by_both(untargeted, targeted, eps, num_steps, num_targets, num_restarts=5)
+
+
+def _by_both(untargeted, targeted, eps: float, num_steps: int, num_targets: int, *, num_restarts: int) -> Evaluated:
+    def both(threat: Threat, eps: Array) -> Attack:
+        searches = untargeted(threat, eps), targeted(threat, eps, num_steps)
+        return worst_of([as_attack(search) for search in searches], judge=margin)
 
     settings = {
         "eps": eps, "objective": "cross_entropy, targeted_dlr", "num_steps": num_steps, "num_targets": num_targets,
-        "num_restarts": 1,
+        "num_restarts": num_restarts,
     }  # fmt: skip
-    return Evaluated(both, lambda threat, eps: targeted(threat, eps, 2 * num_steps), settings)
+    return Evaluated(both, lambda threat, eps: as_attack(targeted(threat, eps, 2 * num_steps)), settings)
 
 
 @checked

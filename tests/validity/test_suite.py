@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from robustgen import attacks
+from robustgen import attacks, threats
 from robustgen.attacks.square import square_linf
+from robustgen.attacks.square_l1 import square_l1
 from robustgen.evaluation.validity import flagged
-from robustgen.validity import Evaluated, square_at, thorough, validity
+from robustgen.validity import Evaluated, square_at, thorough, thorough_l1, validity
 
 from .broken import defended, noisy, signs
 from .nets import EPS, linf_of, split
@@ -82,3 +83,13 @@ def test_inputs_in_bytes_in_a_box_of_shares(honest, examples):
 def test_a_radius_in_shares_of_bytes(honest, examples):
     names = flagged(found(defended(honest("standard")), examples, eps=0.1 / 255))
     assert names == ["radius against the range of inputs"]
+
+
+def test_an_honest_model_raises_nothing_in_the_l1_ball(honest, examples):
+    square = square_at(square_l1, clip=(0.0, 1.0), num_queries=500)
+    evaluated = thorough_l1(eps=1.5, clip=(0.0, 1.0), num_steps=100, num_targets=9)
+    findings = validity(
+        honest("linear"), *examples, threat_at=lambda eps: threats.l1(eps, (0.0, 1.0)), eps=1.5, evaluated=evaluated,
+        black_box_at=square, num_inner=200, key=jax.random.key(0),
+    )  # fmt: skip
+    assert flagged(findings) == []
