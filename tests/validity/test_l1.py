@@ -1,4 +1,4 @@
-"""Square in the L1 ball, the attack without gradients of an examination: near the exact worst case of a linear model."""
+"""Square in the L1 ball, an examination's attack without gradients: near the exact worst case of a linear model."""
 
 import jax
 import jax.numpy as jnp
