@@ -95,7 +95,8 @@ def _first_largest(values: Array, axes: tuple[int, ...]) -> Array:
     order = (*kept, *axes)
     moved = jnp.transpose(values, order)
     flat = moved.reshape(*moved.shape[: len(kept)], -1)
-    chosen = jax.nn.one_hot(jnp.argmax(flat, -1), flat.shape[-1], dtype=bool)
+    largest = (flat == jnp.max(flat, -1, keepdims=True)) | jnp.isnan(flat)  # argmax is not compiled inside enable_x64
+    chosen = largest & (jnp.cumsum(largest, -1, dtype=jnp.int32) == 1)
     return jnp.transpose(chosen.reshape(moved.shape), [order.index(axis) for axis in range(values.ndim)])
 
 

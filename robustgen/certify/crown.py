@@ -79,7 +79,7 @@ def every(*, budget: Count = BUDGET) -> Refine:
     def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
         start = starts(program, slot)
         lot = _fitting(program, slot, at, start.width, start.count, budget)
-        numbers = jnp.arange(-(-start.count // lot) * lot).reshape(-1, lot) % start.count
+        numbers = jnp.arange(-(-start.count // lot) * lot, dtype=jnp.int32).reshape(-1, lot) % start.count
 
         def bounds(group: Array) -> Array:
             return bounded(program, state, at, lambda _: front({slot: start.groups(group)}), None, mirrored=True)
@@ -105,10 +105,10 @@ def unstable(*, budget: Count = BUDGET, lot: Count | None = None) -> Refine:
         most = lot or (16 if jax.default_backend() == "cpu" else 256)
         rows = _fitting(program, slot, at, 1, min(most, size), budget)
         loose = loose_rows(program, state, slot).reshape(batch, size)
-        order = jnp.pad(jnp.argsort(~loose, 1, stable=True), ((0, 0), (0, -size % rows)), mode="edge")
-        whole = front({slot: start.groups(jnp.arange(start.count))})
+        order = jnp.pad(jnp.argsort(~loose, 1, stable=True).astype(jnp.int32), ((0, 0), (0, -size % rows)), mode="edge")
+        whole = front({slot: start.groups(jnp.arange(start.count, dtype=jnp.int32))})
         known_rows = affine_part(program, whole, state.exact(), state.slack or ())
-        each = jnp.arange(batch)[:, None]
+        each = jnp.arange(batch, dtype=jnp.int32)[:, None]
 
         def step(i: Array, ends: Interval) -> Interval:
             which = jax.lax.dynamic_slice_in_dim(order, i * rows, rows, 1)
@@ -117,9 +117,9 @@ def unstable(*, budget: Count = BUDGET, lot: Count | None = None) -> Refine:
                 ends.lower.at[each, which].max(found[..., 0]), ends.upper.at[each, which].min(-found[..., 1])
             )
 
-        lots = -(-jnp.max(jnp.sum(loose, 1)) // rows)
+        lots = -(-jnp.max(jnp.sum(loose, 1, dtype=jnp.int32)) // rows)
         flat = Interval(*(end.reshape(batch, size) for end in known))
-        return Interval(*(end.reshape(known.lower.shape) for end in jax.lax.fori_loop(0, lots, step, flat)))
+        return Interval(*(end.reshape(known.lower.shape) for end in jax.lax.fori_loop(jnp.int32(0), lots, step, flat)))
 
     return refine
 

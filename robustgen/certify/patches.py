@@ -48,7 +48,8 @@ class Patches:
 def every(shape: Sequence[int], axes: tuple[int, int, int], dtype: jnp.dtype) -> Patches:
     """The identity on a map: P its positions in row-major order, O its channels."""
     height, width, channels = (shape[axis] for axis in axes)
-    at = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1).reshape(-1, 2)
+    rows, columns = (jnp.arange(size, dtype=jnp.int32) for size in (height, width))
+    at = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
     values = jnp.eye(channels, dtype=dtype)[None, :, None, None, :]
     return Patches(values, at, (1, 1), (0, 0), (height, width), axes)
 
@@ -63,24 +64,27 @@ def windows(patches: Patches, array: Array) -> Array:
     """What a map [H, W, C] holds under each window: [P, kh, kw, C], zero outside the map."""
     before, after = _overhang(patches, array.shape[:2])
     padded = jnp.pad(array, ((before[0], after[0]), (before[1], after[1]), (0, 0)))
-    corners = patches.at * jnp.array(patches.stride) + jnp.array(
-        [b - o for b, o in zip(before, patches.offset, strict=True)]
-    )
+    corners = _corners(patches, before)
     size = (*patches.window, array.shape[2])
-    return jax.vmap(lambda corner: jax.lax.dynamic_slice(padded, (corner[0], corner[1], 0), size))(corners)
+    return jax.vmap(lambda corner: jax.lax.dynamic_slice(padded, (*corner, jnp.int32(0)), size))(corners)
+
+
+def _corners(patches: Patches, before: Sequence[int]) -> Array:
+    """Of the windows in a padded map; int32 always, since float64 may be enabled for a part of a program alone."""
+    shift = [b - o for b, o in zip(before, patches.offset, strict=True)]
+    return patches.at.astype(jnp.int32) * jnp.array(patches.stride, jnp.int32) + jnp.array(shift, jnp.int32)
 
 
 def dense(patches: Patches, shape: Sequence[int]) -> Array:
     """The same coefficients as a whole array [P, O, *shape]."""
     height, width, channels = (shape[axis] for axis in patches.axes)
     before, after = _overhang(patches, (height, width))
-    corners = patches.at * jnp.array(patches.stride) + jnp.array(
-        [b - o for b, o in zip(before, patches.offset, strict=True)]
-    )
+    corners = _corners(patches, before)
     count, rows = patches.at.shape[0], patches.values.shape[1]
     values = jnp.broadcast_to(patches.values, (count, *patches.values.shape[1:]))
     empty = jnp.zeros((rows, before[0] + height + after[0], before[1] + width + after[1], channels), values.dtype)
-    whole = jax.vmap(lambda v, c: jax.lax.dynamic_update_slice(empty, v, (0, c[0], c[1], 0)))(values, corners)
+    zero = jnp.int32(0)
+    whole = jax.vmap(lambda v, c: jax.lax.dynamic_update_slice(empty, v, (zero, *c, zero)))(values, corners)
     whole = whole[:, :, before[0] : before[0] + height, before[1] : before[1] + width]
     return _placed(whole, shape, patches.axes)
 

@@ -77,7 +77,7 @@ def _windowed(shape: Sequence[int], dtype: jnp.dtype, axes: tuple[int, int, int]
         return jnp.transpose(maps, (0, *(1 + i for i in order))).reshape(values.shape[0], *shape)
 
     def where(rows: Array) -> tuple[Array, Array]:
-        position = jnp.unravel_index(rows, tuple(shape))
+        position = [p.astype(jnp.int32) for p in jnp.unravel_index(rows, tuple(shape))]
         return position[axes[0]] * width + position[axes[1]], position[axes[2]]
 
     return Start(height * width, channels, groups, placed, where)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from experiments.reliability import tiny_nets
 from robustgen import threats
 from robustgen.certify import UnknownPrimitive, crown, crown_ibp, sound_alpha_crown, sound_crown, sound_crown_ibp
+from robustgen.certify.crown import crown_margins, intervals
 from robustgen.certify.rounding import CURVES, gamma
 from robustgen.certify.sound import sound_margins
 from robustgen.core import FALSIFIED, UNKNOWN, VERIFIED
@@ -80,6 +81,29 @@ def test_a_net_in_other_precision_is_refused():
     with pytest.raises(TypeError, match="bfloat16"):
         net = lambda x: x.astype(jnp.bfloat16).astype(jnp.float32)  # noqa: E731
         sound_margins(net, jnp.ones((1, 2)), jnp.zeros(1, int), threats.linf(0.1))
+
+
+@pytest.mark.parametrize("refine", [intervals, None])
+def test_convolutions_cost_little_beside_the_plain_bound(refine):
+    """Compiled in float32, checked in float64 inside it; strided maps, windows and a pool among the layers."""
+    draw = np.random.default_rng(0)
+    kernels = [jnp.asarray(draw.standard_normal(shape), jnp.float32) for shape in ((3, 3, 1, 4), (3, 3, 4, 4))]
+    last = jnp.asarray(draw.standard_normal((16, 3)), jnp.float32)
+
+    def net(x):
+        for stride, kernel in zip((1, 2), kernels, strict=True):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=numbers))
+        pooled = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return pooled.reshape(len(x), -1) @ last
+
+    x, threat = jnp.asarray(draw.uniform(size=(2, 8, 8, 1)), jnp.float32), threats.linf(0.002)
+    y = jnp.argmax(net(x), 1)
+    plain, sound = (
+        np.asarray(jax.jit(lambda x, f=f: f(net, x, y, threat, refine))(x)) for f in (crown_margins, sound_margins)
+    )
+    lost = plain - sound
+    assert np.all(lost >= 0) and 0 < lost.max() < 5e-3
 
 
 # Every order of summation
