@@ -50,7 +50,7 @@ def thorough(*, eps: float, num_steps: Count, num_targets: Count) -> Evaluated:
 def thorough_l1(*, eps: float, clip: Clip | None, num_steps: Count, num_targets: Count) -> Evaluated:
     """`thorough` in the L1 ball, by the APGD made for it: steps of few features (Croce & Hein 2021, algorithm 1).
 
-    With 5 restarts on cross-entropy, as in AutoAttack. Fewer than 100 steps miss more than a twentieth of what is there.
+    With 5 restarts on cross-entropy, as in AutoAttack. Fewer than 100 steps miss over a twentieth of what is there.
     """
 
     def untargeted(threat: Threat, eps: Array) -> Search:
