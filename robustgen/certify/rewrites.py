@@ -53,6 +53,12 @@ def _log_softmax(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> C
     return lambda x: x - jnp.expand_dims(jax.nn.logsumexp(x, (axis,)), axis)
 
 
+def _logsumexp_kept(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> Callable:
+    """log sum exp that keeps the axes it reduces, with length 1."""
+    axes = params["axes"]
+    return lambda x: jnp.expand_dims(jax.nn.logsumexp(x, axes), axes)
+
+
 def _dot_general(params: Params, shapes: Shapes, perturbed: Sequence[bool]) -> Callable | None:
     """With both operands perturbed: all products of entries, then their sums."""
     if not all(perturbed):
@@ -169,6 +175,7 @@ REWRITES: Mapping[str, Rewrite] = MappingProxyType(
         "clamp": _clamp,
         "softmax": _softmax,
         "log_softmax": _log_softmax,
+        "logsumexp_kept": _logsumexp_kept,
         "dot_general": _dot_general,
         "conv_general_dilated": _convolution,
         "reduce_prod": _reduce_prod,

@@ -23,7 +23,7 @@ _INCREASING = """
     sharding_constraint name device_put reduce_sum reduce_max reduce_min reduce_and reduce_or cumsum cummax cummin
     cumlogsumexp reduce_window_sum reduce_window_max reduce_window_min exp exp2 expm1 tanh logistic erf erf_inv cbrt
     asin atan sinh asinh atanh sign floor ceil round and or logaddexp softplus elu selu celu leaky_relu relu6 hard_tanh
-    log_sigmoid logsumexp""".split()
+    log_sigmoid logsumexp logsumexp_kept""".split()
 
 _DECREASING = "neg erfc acos not".split()
 
@@ -163,7 +163,11 @@ WHOLE: tuple[tuple[str, Callable], ...] = (
         for fn in (jax.nn.softmax, jax.nn.log_softmax)
         for i in range(4)
     ),
-    *(("logsumexp", functools.partial(_logsumexp, axes=(i,), keepdims=False)) for i in range(4)),
+    *(
+        (name, functools.partial(_logsumexp, axes=axes, keepdims=name == "logsumexp_kept"))
+        for name in ("logsumexp", "logsumexp_kept")
+        for axes in ((0,), (1,), (2,), (3,), (0, 1), (1, 2), (2, 3), (0, 1, 2), (1, 2, 3))
+    ),
 )
 """Functions with rules of their own, tighter than those of the primitives they are made of, be they calls or written
-out; softmax and log sum exp over one axis of arrays of up to four."""
+out; softmax over one axis of arrays of up to four, log sum exp over neighbouring ones, too."""
