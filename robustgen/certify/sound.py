@@ -19,6 +19,10 @@ float32, too: they have a doubt, by the same rules, and operands in doubt add to
 The threat set is all float32 points, and all real ones, of the real set; it is widened by 2^-21 of its size, which
 covers how its box was rounded. A certificate says nothing of networks that a compiler has changed in value by more
 than the model of `rounding`, nor of hardware that does not follow it.
+
+Measured against plain CROWN (jax 0.12, 2 shared CPU cores): the 256x2 net of VNN-COMP loses 0.0024 of a margin in the
+mean and certifies as many, 11 of 30, at 2.6 times the CPU time; a convolutional MNIST net (kw) loses 0.030 and
+certifies as many, 96 of 100, at 3 times the CPU time.
 """
 
 from collections.abc import Callable
