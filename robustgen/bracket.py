@@ -96,8 +96,9 @@ def measure_bracket(
     """One `Ladder` a radius, on the first examples of the test split. Resumes after `kill -9` to the same numbers.
 
     From the largest radius to the smallest: what is proved at one is proved at all smaller ones, where only cheaper
-    certifiers still get it, while every radius is attacked anew, proved examples included. Raises `ContradictionError` where an example is proved and broken,
-    `JournalError` where `folder` is of other work.
+    certifiers still get it, while every radius is attacked anew, proved examples included.
+
+    Raises `ContradictionError` where an example is proved and broken, `JournalError` where `folder` is of other work.
     """
     x, y = scaled(plan.recipe.data.load("test"), plan.recipe.data.scale)
     count = min(num_examples, len(y))
