@@ -4,7 +4,9 @@ Below a function, on an interval, go the tangents of the part where it is convex
 of the interval to the one that meets the right end; where there is none, the chord. Above it, the same of its negative.
 That is the convex hull of the graph, so no line between two planes is lost. What the formulas call a bound is checked
 at both ends of the interval and moved outward by a few rounding errors, so that a tangent point which is not exact
-costs tightness and never soundness.
+costs tightness and never soundness. In float32 that does not cover a compiler whose approximation of the function, or
+of its derivative where it saturates, is off by more; what `sound` certifies is computed in float64. Gradients of planes
+are nan where a derivative of a slope is beyond the dtype, as those of 1 / x on (1e-30, 1e-20) are in float32.
 """
 
 import functools
@@ -34,7 +36,8 @@ class Bend(NamedTuple):
     domain              the open interval on which it is defined and smooth; beyond it the planes are constant
     inside              a point of the domain
     closest             where the tangent of plain CROWN touches, if not in the middle: a function of (l, u)
-    step                plain CROWN takes the end of the interval, seen from the inflection, to the next multiple of it
+    step                plain CROWN takes the end of the interval, seen from the inflection, to the next multiple of it,
+                        unless the interval is narrower
     noise               how far a computed value may be off, beside its own rounding, in rounding errors of x
     """
 
@@ -182,18 +185,27 @@ def _touching_points(fn: Fn, x: Interval, part: tuple, step: float | None) -> tu
     begin, end = jnp.where(touching, begin, low), jnp.where(touching, end, high)
     first, last = begin, end
     if not _is_infinite(part[1]):
-        ahead = high if step is None else part[1] + step * (jnp.floor((high - part[1]) / step) + 1)
+        ahead = _tabulated(high, part[1], step, x)
         beyond = high > part[1]
         touching &= ~(beyond & (_gap(fn, high)(begin) > 0))
         last = jnp.where(beyond, _root(_gap(fn, ahead), begin - (step or 0), end), end)
     if not _is_infinite(part[0]):
-        back = low if step is None else part[0] - step * (jnp.floor((part[0] - low) / step) + 1)
+        back = _tabulated(low, part[0], step and -step, x)
         beyond = low < part[0]
         touching &= ~(beyond & (_gap(fn, low)(end) > 0))
         first = jnp.where(beyond, _root(_gap(fn, back), end + (step or 0), begin), begin)
     if not _is_infinite(part[0]) and not _is_infinite(part[1]):
         touching &= first <= last
     return first, last, touching
+
+
+def _tabulated(end: Array, inflection: float | Array, step: float | None, x: Interval) -> Array:
+    """The next multiple of `step`, seen from the inflection, beyond an end of x; that end itself for an x not as wide
+    as a step, where planes through a place so far outside may be looser than constants."""
+    if step is None:
+        return end
+    next_ = inflection + step * (jnp.floor((end - inflection) / step) + 1)
+    return jnp.where(x.upper - x.lower < abs(step), end, next_)
 
 
 def _gap(fn: Fn, at: Array) -> Fn:

@@ -65,14 +65,19 @@ def relu(x: Interval) -> Relaxed:
     """max(x, 0): the chord above; below, the line alpha x, alpha free in [0, 1].
 
     CROWN's alpha (Zhang et al. 2018, arXiv 1811.00866, section 3.3): 1 where u > -l, the smaller of the two areas,
-    else 0; a tie gives 0, as auto_LiRPA's u / (u - l) > 0.5 does.
+    else 0; a tie gives 0, as auto_LiRPA's u / (u - l) > 0.5 does. Where there is no chord because u, or u - l, is
+    infinite, x - l is above; where l is, the constant u, which is infinite if both are.
     """
     low, high = x
     active = low >= 0
     unstable = ~(active | (high <= 0))  # a bound that is not known makes neither
-    width = jnp.where(unstable, high - low, 1.0)
-    chord = jnp.where(active, 1.0, jnp.where(unstable, high / width, 0.0))
-    offset = jnp.where(unstable, -low * chord, 0.0)
+    narrow = unstable & jnp.isfinite(high - low)
+    width = jnp.where(narrow, high - low, 1.0)
+    steepest = jnp.where(jnp.isfinite(low), 1.0, 0.0)
+    chord = jnp.where(active, 1.0, jnp.where(narrow, high / width, jnp.where(unstable, steepest, 0.0)))
+    chord = chord.astype(low.dtype)
+    beyond = jnp.where(jnp.isfinite(low), -low, jnp.where(jnp.isfinite(high), high, jnp.inf))
+    offset = jnp.where(narrow, -low * jnp.where(narrow, chord, 0.0), jnp.where(unstable, beyond, 0.0))
 
     def planes(alpha_lower: Array, alpha_upper: None) -> Planes:
         slope = jnp.where(active, 1.0, jnp.where(unstable, alpha_lower, 0.0)).astype(low.dtype)
