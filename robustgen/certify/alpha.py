@@ -175,8 +175,8 @@ def ascended(
     """The best bounds [B, P] seen while their sum is ascended from `start`, and for each row what gave its best.
 
     Row (b, p) of the bound depends on leaves [B, P, ...] of `start` at (b, p) alone; `keep` selects these where there
-    are others. `known` [B, P] are bounds had otherwise: never less is returned (their rows' parameters are then those of
-    the best step made here).
+    are others. `known` [B, P] are bounds had otherwise: never less is returned (their rows' parameters are then those
+    of the best step made here).
     """
     optimizer = optax.adam(optax.exponential_decay(-steps.learning_rate, 1, steps.decay))
 
