@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustgen.certify.branch.domains import Claims
-from robustgen.certify.branch.method import violation
+from robustgen.certify.branch.method import in_float64, violation
 from robustgen.core import Array, Key, LogitsFn, Threat
 from robustgen.knobs import Count, Positive, checked
 
@@ -96,4 +96,4 @@ def confirmed(fn: LogitsFn, threat: Threat, claims: Claims, claim: int, x: np.nd
     if not fails(fn(jnp.asarray(point)[None])):
         return None
     with jax.enable_x64(True):
-        return point if fails(fn(jnp.asarray(point, jnp.float64)[None])) else None
+        return point if fails(in_float64(fn)(jnp.asarray(point, jnp.float64)[None])) else None

@@ -11,6 +11,7 @@ import scipy.optimize
 from robustgen.certify.backward import backward, front
 from robustgen.certify.branch.bounding import Model, known_within, region_of
 from robustgen.certify.branch.domains import Claims, Domains
+from robustgen.certify.branch.method import in_float64
 from robustgen.certify.branch.sites import sites, splittable
 from robustgen.certify.interpreter import Slot
 from robustgen.core import LogitsFn, Threat
@@ -35,7 +36,7 @@ def linear_leaves(threat: Threat) -> Leaf:
         lower, upper, sides = ([np.asarray(f[slot]) for slot in slots] for f in domain.parts[:3])
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda a: np.asarray(a, np.float64), (claims._replace(group=np.zeros(1)), lower, upper))
-            outputs, neurons = jax.device_get(affine(fn, *wide))
+            outputs, neurons = jax.device_get(affine(in_float64(fn), *wide))
         flat = [[np.asarray(v).reshape(-1) for v in values] for values in (sides, *wide[1:])]
         result = _least(wide[0], outputs, *_constraints(neurons, *flat))
         if result.status == _INFEASIBLE:

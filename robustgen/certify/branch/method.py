@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from robustgen.certify.branch.bounding import Model
@@ -36,3 +37,10 @@ def magnitude(model: Model, state: State) -> Array:
 def violation(fn: LogitsFn, claims: Claims, x: Array) -> Array:
     """The largest row [N] of A fn(x) - b: not positive where x refutes its claim."""
     return jnp.max(jnp.einsum("brk,bk->br", claims.A, fn(x), precision="highest") - claims.b, 1)
+
+
+def in_float64(fn: LogitsFn) -> LogitsFn:
+    """The function with its numbers in float64; to be used while x64 is enabled."""
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a, fn
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from robustgen.certify.branch.domains import Claims, Domains, Splits
 from robustgen.certify.branch.falsify import Descend, confirmed, starts_in
 from robustgen.certify.branch.leaves import Leaf, linear_leaves
-from robustgen.certify.branch.method import Method
+from robustgen.certify.branch.method import Method, in_float64
 from robustgen.certify.branch.pool import Pool
 from robustgen.certify.branch.search import Progress, Search, Settled, explored, read_state, restored, rows, stored
 from robustgen.certify.branch.sites import is_piecewise_linear, sites, splittable
@@ -65,20 +65,25 @@ def settle(
     report: Callable[[Progress], None] = lambda progress: None,
     state: pathlib.Path | None = None,
     save_every: float = 30.0,
+    accept: Callable[[Claims, Domains], np.ndarray] = lambda claims, domains: np.ones(len(domains.bound), bool),
 ) -> Settled:
     """Proves or refutes claims (float64 as asked, or float32) within about `timeout` seconds, compiling included.
 
     fn [B, *shape] -> [B, K]: a pytree that can be called, or any function, whose numbers are then compiled in.
     state: a file that the open domains are written to every `save_every` seconds and at the end of the time; where it
     exists already the search goes on from it, and once all is settled it is removed. Raises `StateError` where it is of
-    another question.
+    another question, TypeError where fn cannot be computed in float64, in which counterexamples are confirmed too.
+    accept: (claims, domains) [N] that are about to be closed -> which may be [N], for a check of their bounds that is
+    sound in floating point, from the duals and intervals in their parts; the others are split further.
     """
     fn = jax.tree_util.Partial(fn) if jax.tree_util.treedef_is_leaf(jax.tree.structure(fn)) else fn
+    _expect_float64(fn, claims)
     began = time.monotonic()
     until = began + timeout
     outer, inner = _outward(claims), _inward(claims)
     known = read_state(state, outer) if state is not None and state.exists() else None
-    search = Search(outer, np.zeros(len(claims.b)), lambda claim, x: confirmed(fn, asked.threat, claims, claim, x))
+    confirm = functools.partial(confirmed, fn, asked.threat, claims)
+    search = Search(outer, np.zeros(len(claims.b)), confirm, accept)
     turns = -(-asked.num_restarts * len(claims.b) // _ATTACKED)
     _attack(asked, fn, search, inner, key, range(min(turns, 1)), until)
     left = search.open()
@@ -99,6 +104,15 @@ def settle(
         if state is not None:
             stored(search, state) if len(search.pool) else state.unlink(missing_ok=True)
     return search.settled(time.monotonic() - began)
+
+
+def _expect_float64(fn: LogitsFn, claims: Claims) -> None:
+    """What is confirmed in float64 must be computable there, which numbers that a closure holds may prevent."""
+    with jax.enable_x64(True):
+        try:
+            jax.eval_shape(in_float64(fn), jax.ShapeDtypeStruct((1, *np.shape(claims.x)[1:]), np.float64))
+        except TypeError as error:
+            raise TypeError("fn: does not compute in float64; give it as a pytree (a Net, a Partial)") from error
 
 
 _ATTACKED = 256

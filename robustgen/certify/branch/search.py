@@ -56,10 +56,13 @@ class Settled(NamedTuple):
 
 
 class Search:
-    """The state of one search: which claims are settled, and the pool of the others' domains."""
+    """The state of one search: which claims are settled, and the pool of the others' domains.
 
-    def __init__(self, claims: Claims, slack: np.ndarray, confirm: Callable[[int, np.ndarray], np.ndarray | None]):
-        self.claims, self.slack, self.confirm = claims, slack, confirm
+    confirm(claim, x) -> the counterexample next to x, or None; accept: as in `prove.settle`.
+    """
+
+    def __init__(self, claims: Claims, slack: np.ndarray, confirm: Callable, accept: Callable):
+        self.claims, self.slack, self.confirm, self.accept = claims, slack, confirm, accept
         self.found: dict[int, Found] = {}
         self.lower = np.full(len(slack), np.inf)
         self.closed = self.stuck = self.rounds = 0
@@ -97,6 +100,9 @@ class Search:
         self.offer(children.claim, found.x, found.worst)
         alive = np.array([not self.refuted(int(claim)) for claim in children.claim], bool)
         closed = children.bound > self.slack[children.claim]
+        if np.any(closed):
+            which = np.flatnonzero(closed)
+            closed[which] = self.accept(self.claims.rows(children.claim[which]), rows(children, which))
         self._close(children, alive & closed)
         decided = alive & ~closed & (found.undecided == 0)
         for i in np.flatnonzero(decided):
