@@ -31,6 +31,8 @@ ONE = {
     "tan": jnp.tan, "tanh": jnp.tanh,
     "where": lambda x: jnp.where(x > 0, x, 0.25 * x), "where_times": lambda x: jnp.where(x >= 0, x, x * 0.25),
 }  # fmt: skip
+if not hasattr(lax, "log2"):
+    del ONE["log2"]  # older JAX has no such primitive and divides by log 2
 GRANTED = {"pow_by": 64, "pow": 6, "pow_below_1": 6, "cosh": 6, "sinh": 6, "cube": 6, "fourth": 6, "mish": 6}
 """Rounding errors of the function's own value that a plane may be off, where it takes a power or several steps."""
 
