@@ -36,7 +36,7 @@ setup(
         "onnx": [ONNX],
         "tf": ["tensorflow-cpu>=2.18"],  # only to prepare a stock TFDS builder, once
         "cuda": ["jax[cuda13]"],
-        "bench": ["torch>=2.4"],  # the benchmarks' other side
+        "bench": ["torch>=2.4"],  # the benchmarks' other side; certify.py: auto_LiRPA too, see torch_certify.py
     },
     entry_points={"console_scripts": ["robustgen=robustgen.cli:main"]},
 )
