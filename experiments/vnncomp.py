@@ -6,8 +6,8 @@ One process: a network is loaded and compiled once for all its properties. `seco
 search, with what was compiled on the way (most in a network's first); loading the files is not in it. --expected: JSON
 `{"instances": [{"net": ..., "prop": ..., "verdict": ...}]}`, held against the answers; exit code 1 where one differs.
 
-Measured: the 30 properties of mnist-net_256x2 of VNN-COMP 2021 (300 s each), 2 CPU cores shared with other jobs, nothing
-compiled before: all 30 verdicts of the competition reproduced (18 unsat, 12 sat), none contradicted, 38.8 s of
+Measured: the 30 properties of mnist-net_256x2 of VNN-COMP 2021 (300 s each), 2 CPU cores shared with other jobs,
+nothing compiled before: all 30 verdicts of the competition reproduced (18 unsat, 12 sat), none contradicted, 38.8 s of
 processors and 138.6 s of wall time in all. The first instance compiles for 14 s of processors; the longest of the
 others, prop_1_0.03 (2 of the competition's tools solved it, alpha-beta-CROWN in 38 s on a GPU), takes 2663 domains and
 4.6 s of processors.
