@@ -199,6 +199,17 @@ def test_out_of_time_is_open_and_goes_on_from_the_file(hard, key, tmp_path):
     assert not state.exists()
 
 
+def test_what_was_not_begun_is_begun_on_resuming(hard, key, tmp_path):
+    """Time that ends between the roots of two sets, and a claim refuted before: neither is taken for proved."""
+    fn, claims, _ = hard
+    asked = claims._replace(b=claims.b + np.array([0, 0, 5e-3, 0, 0, 0])[:, None])
+    state = tmp_path / "state.npz"
+    found = settle(proving(NEURONS), fn, asked, timeout=0.02, key=key, state=state)
+    assert Status.OPEN in found.status and state.exists()
+    found = settle(proving(NEURONS), fn, asked, timeout=100, key=key, state=state)
+    assert found.status == [Status.PROVED] * 2 + [Status.REFUTED] + [Status.PROVED] * 3
+
+
 def test_no_time_is_no_answer(hard, key, tmp_path):
     fn, claims, _ = hard
     found = settle(proving(NEURONS), fn, claims, timeout=1e-9, key=key)

@@ -102,7 +102,7 @@ def settle(
             save=save,
         )
         if state is not None:
-            stored(search, state) if len(search.pool) else state.unlink(missing_ok=True)
+            stored(search, state) if search.open() else state.unlink(missing_ok=True)
     return search.settled(time.monotonic() - began)
 
 
@@ -141,12 +141,13 @@ def _begin(asked: Prover, fn, search: Search, claims: Claims, left: list[int], l
         if search.pool is None:
             most = int(asked.memory // Pool.row_bytes(children))
             search.pool = Pool(children, max(most, 4 * asked.batch))
-        if known is None:
-            search.take(rows(found._replace(children=children), np.unique(claim, return_index=True)[1]), leaf)
-            if time.monotonic() > until:
-                return
-    if known is not None:
-        restored(search, known)
+            if known is not None:
+                restored(search, known)
+        unseen = [i for i in np.unique(claim, return_index=True)[1] if claim[i] in search.unseen]
+        if unseen:
+            search.take(rows(found._replace(children=children), np.array(unseen)), leaf)
+        if known is None and time.monotonic() > until:
+            return
 
 
 def _roots(

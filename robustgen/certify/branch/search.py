@@ -194,10 +194,12 @@ def rows(tree: Any, which: np.ndarray) -> Any:
 
 
 def stored(search: Search, path: pathlib.Path) -> None:
-    """Writes what is open to a file, so that the search can go on from it."""
+    """Writes what is open to a file, so that the search can go on from it; claims without a domain begin again."""
     held = np.array(list(search.held.items()), np.float64).reshape(-1, 2)
     numbers = np.array([search.closed, search.stuck, search.rounds])
-    search.pool.save(path, numbers=numbers, lower=search.lower, held=held, mark=_mark(search.claims))
+    again = np.array([n for n in range(len(search.slack)) if n in search.unseen or search.refuted(n)], np.int64)
+    mark = _mark(search.claims)
+    search.pool.save(path, numbers=numbers, lower=search.lower, held=held, again=again, mark=mark)
 
 
 class StateError(ValueError):
@@ -224,7 +226,7 @@ def restored(search: Search, arrays: dict[str, np.ndarray]) -> None:
     except (KeyError, ValueError) as error:
         raise StateError("the state is of another network, or of another way to split") from error
     search.closed, search.stuck, search.rounds = (int(n) for n in arrays["numbers"])
-    search.lower, search.unseen = arrays["lower"], set()
+    search.lower, search.unseen = arrays["lower"], set(arrays["again"].tolist())
     search.held = {int(claim): float(bound) for claim, bound in arrays["held"]}
 
 
