@@ -23,8 +23,8 @@ pinned core of two, another job on the other; CPU ms an instance:
     resnet            203.4  104.4  1.95x                 321.9  125.9  2.56x
 
 CROWN's bounds agree to rounding (on fc_256x2 ours are higher by 0.05 in the mean); alpha-CROWN's means to 2e-4, but for
-fc_256x2 (-0.013, theirs -0.056). A batch of 32 against one example (--ours-only, kw_mnist): 31.4x the CPU time for CROWN,
-32.5x for alpha-CROWN, 56 and 73 MiB of temporary memory.
+fc_256x2 (-0.013, theirs -0.056). A batch of 32 against one example (--ours-only, kw_mnist): 31.4x the CPU time for
+CROWN, 32.5x for alpha-CROWN, 56 and 73 MiB of temporary memory.
 """
 
 import argparse
