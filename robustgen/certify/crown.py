@@ -94,9 +94,10 @@ def every(*, budget: Count = BUDGET) -> Refine:
 def unstable(*, budget: Count = BUDGET, lot: Count | None = None) -> Refine:
     """Only the rows that a relaxation is loose on, found by interval arithmetic; the tighter of both bounds is kept.
 
-    Each interval is at least as tight as the textbook method's, though not each margin: the slopes that CROWN chooses
-    depend on them. Rows are done in lots of up to `lot` (16 on a CPU, 256 elsewhere), as many lots as the example needs
-    that needs most, in one compiled loop: nothing recompiles, but nothing differentiates backwards either.
+    On the first values refined these rows' intervals are at least as tight as the textbook method's; later ones, and
+    margins, need not be: the slopes that CROWN chooses depend on the intervals before. Rows are done in lots of up to
+    `lot` (16 on a CPU, 256 elsewhere), as many lots as the example needs that needs most, in one compiled loop: nothing
+    recompiles, but nothing differentiates backwards either.
     """
 
     def refine(program: Program, state: State, slot: Slot, at: Region) -> Interval:
