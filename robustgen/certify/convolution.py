@@ -70,6 +70,9 @@ def _window_sum(equation: Equation, shape: Sequence[int]) -> Sliding | None:
         return None
     if set(params["base_dilation"]) != {1} or set(params["window_dilation"]) != {1}:
         return None
+    padding = [tuple(pair) for pair in params["padding"]]
+    if any(padding[i] != (0, 0) for i in others) or min(map(min, padding)) < 0:
+        return None
     axes = (*moving, channel[0] if channel else others[-1])
     size, stride = (tuple(params[name][i] for i in moving) for name in ("window_dimensions", "window_strides"))
     before = tuple(params["padding"][i][0] for i in moving)
