@@ -130,7 +130,7 @@ def test_the_small_box_lies_in_the_set_has_its_radius_and_holds_the_point_where_
     threat = threats.linf(EPS)
     lower, upper = threat.bounds(x)
     x_adv = jnp.clip(x + EPS * step, lower, upper)
-    low, high = certified.small_box(threat, x, x_adv, tau).bounds(x)
+    low, high = certified._small_box(threat, x, x_adv, tau).bounds(x)
     assert jnp.all((lower <= low) & (low <= high) & (high <= upper))
     assert jnp.all((low <= x_adv + 1e-6) & (x_adv - 1e-6 <= high))
     wide = (upper - lower) >= 2 * tau * EPS

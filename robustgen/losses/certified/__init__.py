@@ -10,5 +10,5 @@ from robustgen.losses.certified.ibp import ibp as ibp  # bounds of the whole set
 from robustgen.losses.certified.regularize import balanced as balanced  # tight bounds and relus of both states
 from robustgen.losses.certified.regularize import l1 as l1  # the absolute values of kernels
 from robustgen.losses.certified.regularize import relu_inputs as relu_inputs  # bounds of what relus are given
+from robustgen.losses.certified.sabr import _small_box as _small_box
 from robustgen.losses.certified.sabr import sabr as sabr  # bounds of a small box around an attack
-from robustgen.losses.certified.sabr import small_box as small_box

@@ -23,7 +23,7 @@ def sabr(
     attack_forward: Forward = eval_forward,
     forward: Forward = train_forward,
 ) -> Loss:
-    """kappa CE(clean logits) + (1 - kappa) CE(worst logits of `small_box`). Mueller et al. 2023 (arXiv 2210.04871).
+    """kappa CE(clean logits) + (1 - kappa) CE(worst logits of `_small_box`). Mueller et al. 2023 (arXiv 2210.04871).
 
     `threat` is a box (Linf); `tau` is lambda of the paper, the radius of the small box over that of the set: 1 is IBP,
     0 adversarial training. The published recipes end at kappa = 0 and attack by 8 steps of eps / 2 that shrink tenfold
@@ -37,7 +37,7 @@ def sabr(
         frozen = jax.lax.stop_gradient(net)
         x_adv = attack(lambda z: attack_forward(frozen, z, forward_key)[0], batch.x, batch.y, attack_key)
         logits, moved = forward(net, batch.x, forward_key)
-        small = small_box(threat, batch.x, jax.lax.stop_gradient(x_adv), tau)
+        small = _small_box(threat, batch.x, jax.lax.stop_gradient(x_adv), tau)
         margins = bounds(bounded(moved), x_adv, batch.y, small)
         value = kappa * cross_entropy(logits, batch.y) + (1 - kappa) * cross_entropy(-margins, batch.y)
         metrics = {"clean_accuracy": accuracy(logits, batch.y), "small_box_accuracy": proved(margins, batch.y)}
@@ -46,7 +46,7 @@ def sabr(
     return loss
 
 
-def small_box(threat: Threat, x: Array, x_adv: Array, tau: Fraction) -> Threat:
+def _small_box(threat: Threat, x: Array, x_adv: Array, tau: Fraction) -> Threat:
     """The box of radius tau * r around `x_adv`, moved into the box around `x` that `threat` is, r being the radius of
     that: each axis's longer way from x to its ends, so that eps is meant and not what a clip leaves of it.
 
