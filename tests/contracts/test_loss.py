@@ -19,6 +19,7 @@ def batch(inputs):
 
 def test_value_gradient_and_state(loss_case, net, batch, key):
     loss, model = loss_case.build(), net()
+    chex.clear_trace_counter()  # it counts by address, which a loss of an earlier test may have had
     step = jax.jit(jax.value_and_grad(chex.assert_max_traces(loss, n=1), has_aux=True))
     (value, aux), grads = step(model, batch, key)
     assert value.shape == () and value.dtype == jnp.float32 and jnp.isfinite(value)
