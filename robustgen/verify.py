@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustgen import threats
+from robustgen import log, threats
 from robustgen.certify.alpha import ascent
 from robustgen.certify.branch import (
     Claims,
@@ -157,9 +157,9 @@ def from_command_line(args: argparse.Namespace) -> int:
     try:
         answer = verify(net, asked, **knobs)
     except StateError as error:
-        print(f"robustgen: {error}", file=sys.stderr)
+        print(f"robustgen: {error}", file=sys.stderr)  # as the command prints what else is wrong
         return 2
-    print(result_text(answer.result), end="")
+    log.say(result_text(answer.result).removesuffix("\n"))
     if args.out is not None:
         write_result(args.out, answer.result)
     return 0 if answer.result.verdict in (Verdict.SAT, Verdict.UNSAT) else 1
@@ -175,7 +175,7 @@ def progress_lines(*, every: float) -> Callable[[Progress], None]:
             last = time.monotonic()
             open, closed, worst, seconds, rounds = progress
             line = f"{seconds:7.1f} s  {open} domains open, {closed} closed, worst bound {worst:.4g}, round {rounds}"
-            print(line, file=sys.stderr, flush=True)
+            log.note(line)
 
     return report
 
